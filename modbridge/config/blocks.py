@@ -1,0 +1,97 @@
+"""One block of a config: the word `type` is looked up first, then that component's own config class validates the rest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from modbridge.config.component import ComponentConfig
+from modbridge.errors import ConfigError, ModbridgeError, Problem
+from modbridge.plugins.registry import Registry
+
+
+def validate_block(kind: str, block: Any, registry: Registry, path: str = "") -> ComponentConfig:
+    """The checked config of one component.
+
+    Raises ConfigError with every problem of the block and of the components nested in it; paths are dotted, from
+    `path` on.
+    """
+    problems: list[Problem] = []
+    config = check_block(kind, block, registry, path, problems)
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def check_block(
+    kind: str, block: Any, registry: Registry, path: str, problems: list[Problem]
+) -> ComponentConfig | None:
+    """As `validate_block`, but adds to `problems` and goes on; None if the block is unusable."""
+    dotted = f"{path}." if path else ""
+    if isinstance(block, str):
+        block = {"type": block}
+    if not isinstance(block, Mapping):
+        problems.append(Problem(path, f"expected a block with `type: NAME`, found {block!r}"))
+        return None
+    word = block.get("type")
+    if not isinstance(word, str):
+        hint = f"installed: {', '.join(registry.names(kind)) or 'none'}"
+        found = "no type" if word is None else f"the type {word!r}"
+        problems.append(Problem(f"{dotted}type", f"found {found}, expected the name of a {kind}", hint=hint))
+        return None
+    spec = registry.find(kind, word)
+    if spec is None:
+        problems.append(Problem(f"{dotted}type", f"no such {kind}: {word!r}", hint=registry.advice(kind, word)))
+        return None
+    try:
+        cls: type[ComponentConfig] = spec.load_config()
+    except ModbridgeError as error:
+        problems.append(Problem(f"{dotted}type", str(error)))
+        return None
+    values, before = dict(block), len(problems)
+    for name, part_kind in cls.part_fields():
+        if values.get(name) is not None:
+            values[name] = check_block(part_kind, values[name], registry, f"{dotted}{name}", problems)
+    if len(problems) > before:
+        values = {k: v for k, v in values.items() if not (v is None and block.get(k) is not None)}
+    return check_model(cls, values, path, problems)  # type: ignore[return-value]
+
+
+def check_model(cls: type[Any], values: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
+    """A pydantic model of `values`; its errors become problems with dotted paths and suggestions."""
+    dotted = f"{path}." if path else ""
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        for item in error.errors():
+            where = dotted + ".".join(map(str, item["loc"]))
+            if item["type"] == "extra_forbidden":
+                name = str(item["loc"][-1])
+                fields = sorted(_fields_at(cls, item["loc"][:-1]))
+                close = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+                hint = f"did you mean {close[0]!r}?" if close else f"fields: {', '.join(fields)}"
+                problems.append(Problem(where, "no such field", hint=hint))
+            elif item["type"] == "missing":
+                problems.append(Problem(where, "is missing; it has no default"))
+            else:
+                message = item["msg"].removeprefix("Value error, ")
+                problems.append(Problem(where.rstrip("."), f"{message[0].lower()}{message[1:]}; found {item['input']!r}"))
+        return None
+    except ModbridgeError as error:
+        problems.append(Problem(path, str(error)))
+        return None
+
+
+def _fields_at(cls: type[Any], location: tuple[Any, ...]) -> set[str]:
+    """The field names of the model that stands at `location` inside `cls`."""
+    model: Any = cls
+    for step in location:
+        field = getattr(model, "model_fields", {}).get(step)
+        if field is None:
+            continue
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((option for option in options if hasattr(option, "model_fields")), model)
+    return set(getattr(model, "model_fields", {}))

@@ -1,0 +1,104 @@
+"""The config classes of the seven kinds of component.
+
+They load neither torch nor numpy: a config says everything that can be known without weights, and plugins subclass
+these in modules as light as this one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from modbridge.config.component import ComponentConfig
+from modbridge.spaces import Port
+
+Augmentation = Literal["none", "noise", "diffusion"]
+
+
+class SourceConfig(ComponentConfig):
+    """Config of a source."""
+
+    @property
+    def modality(self) -> str:
+        """The modality of its items beside their texts: "image", "audio"."""
+        return "image"
+
+    @property
+    def captioned(self) -> bool:
+        """Whether its items bring texts (references, or captions to train on)."""
+        return True
+
+
+class EncoderConfig(ComponentConfig):
+    """Config of an encoder."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it encodes: ("image", "text")."""
+        raise TypeError(f"{type(self).__name__} does not say its modalities")
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it is trained by the run itself, before anything is embedded."""
+        return False
+
+    def emits(self, modality: str) -> Port:
+        """The port of one modality, known without weights."""
+        raise TypeError(f"{type(self).__name__} does not say its ports")
+
+
+class PriorConfig(ComponentConfig):
+    """Config of a prior."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which data fitting takes: {"text"}, or {"text", "pairs"} for priors trained on pairs."""
+        return frozenset({"text"})
+
+    def check(self, clean: Port) -> None:
+        """Raise PortError if vectors of this port cannot be modelled."""
+
+
+class BridgeConfig(ComponentConfig):
+    """Config of a bridge.
+
+    `augmentation` says what `augment` adds to text vectors: nothing, noise, or a pass through a diffusion prior.
+    """
+
+    augmentation: ClassVar[Augmentation] = "none"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which data fitting takes: "text" (text vectors), "source" (unpaired source vectors), "pairs"."""
+        return frozenset()
+
+    def crosses(self, source: Port, text: Port) -> Port:
+        """The port of bridged vectors. Raises PortError where the bridge cannot stand between the two."""
+        return source.changed(bridge=self.type)
+
+    def augments(self, text: Port) -> Port:
+        """The port of the text vectors that a decoder is trained on."""
+        return text
+
+
+class DecoderConfig(ComponentConfig):
+    """Config of a decoder."""
+
+    def check(self, port: Port) -> None:
+        """Raise PortError if vectors of this port cannot be decoded."""
+
+
+class VocabularyConfig(ComponentConfig):
+    """Config of a vocabulary."""
+
+
+class MetricConfig(ComponentConfig):
+    """Config of a metric."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it fills, in snake_case: ("bleu_1", "bleu_4")."""
+        return (self.type,)
+
+    def missing(self) -> str | None:
+        """What the environment lacks for it, and how to get it, told before a run starts; None if nothing."""
+        return None

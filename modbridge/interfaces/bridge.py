@@ -1,0 +1,91 @@
+"""Bridge: embeddings across the modality gap."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from modbridge.config.kinds import BridgeConfig
+from modbridge.errors import DataError
+from modbridge.interfaces.component import Component
+from modbridge.interfaces.fitting import Fitting
+from modbridge.noise import Draw
+from modbridge.spaces import Embeddings
+
+CHUNK = 4096
+
+
+BridgeConfigT = TypeVar("BridgeConfigT", bound=BridgeConfig)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a bridge is fitted on. Vectors are as the encoder gives them.
+
+    `text`: (N, D). `source`: (M, D), unpaired, or None where `needs` does not ask. `pairs`: for bridges whose needs say
+    "pairs", the row of `source` that each text belongs to, int64 (N,); None otherwise, so that no bridge can peek.
+    """
+
+    text: Embeddings
+    source: Embeddings | None = None
+    pairs: torch.Tensor | None = None
+
+    def require_source(self, who: str) -> Embeddings:
+        if self.source is None or len(self.source) == 0:
+            raise DataError(f"{who} needs source vectors to be fitted; the training data gave none.")
+        return self.source
+
+
+class Bridge(Component[BridgeConfigT]):
+    """Carries source vectors to the text side. Authors write `fit`, `cross_vectors` and, if it differs from doing
+    nothing, `augment_vectors`; the core chunks, labels and checks.
+
+    A bridge owns its whole chain (normalise, centre, scale, refine, de-centre) with the statistics it was fitted on.
+    """
+
+    @abstractmethod
+    def fit(self, data: FitData, fitting: Fitting) -> None:
+        """Learn from `data`, of which only what `config.needs` names is there."""
+        ...
+
+    @abstractmethod
+    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Source vectors (B, D) carried to the text side."""
+        ...
+
+    def augment_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Text vectors (B, D) as the decoder is to see them in training."""
+        return x
+
+    def trace_vectors(self, x: torch.Tensor, draw: Draw) -> list[tuple[str, torch.Tensor]]:
+        """The stations of one crossing, (name, vectors (B, D) in the text frame), for `caption --explain`."""
+        return [("encoded", x), ("bridged", self.cross_vectors(x, draw))]
+
+    def cross(self, source: Embeddings, seed: int = 0) -> Embeddings:
+        """Source embeddings carried to the text side; `seed` matters only to bridges that draw noise."""
+        expected = self.context.ports["source"]
+        expected.require(source.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
+        port = self.config.crosses(source.port, self.context.ports["text"])
+        draw = Draw.of(source.keys, seed, device=self.device).named("cross")
+        return Embeddings(self._chunked(self.cross_vectors, source.values, draw), port, source.keys)
+
+    def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0) -> Embeddings:
+        """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key)."""
+        self.context.ports["text"].require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
+        draw = Draw.of(text.keys, seed, epoch, device=self.device).named("augment")
+        values = self._chunked(self.augment_vectors, text.values, draw)
+        return Embeddings(values, self.config.augments(text.port), text.keys)
+
+    def _chunked(self, function: object, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        assert callable(function)
+        x = x.to(self.device, torch.float32)
+        with torch.inference_mode():
+            if len(x) == 0:
+                return x
+            parts = [
+                function(x[i : i + CHUNK], draw.select(slice(i, i + CHUNK))) for i in range(0, len(x), CHUNK)
+            ]
+            return torch.cat(parts)

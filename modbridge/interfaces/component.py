@@ -1,0 +1,91 @@
+"""What every built component has in common: its config, its surroundings, and how it is saved and loaded."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from modbridge.config.component import ComponentConfig
+from modbridge.errors import ArtefactError
+from modbridge.spaces import Port
+
+ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What the core gives a component when it builds it.
+
+    `ports`: the ports it stands at, by name. A prior gets "text"; a bridge "text" and "source"; a decoder "text" (the
+    vectors it is trained on). Dimensions are read from them, never typed.
+    `parts`: its nested components, built, by the name of the config field that holds them.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    parts: Mapping[str, Component[Any]] = field(default_factory=dict)
+
+    def dim(self, port: str = "text") -> int:
+        """The dimension at a port, which a component may rely on once it is built."""
+        dim = self.ports[port].space.dim
+        if dim is None:
+            raise ArtefactError(f"the dimension of {self.ports[port]} is not known; give the data that fix it.")
+        return dim
+
+
+class Component(ABC, Generic[ConfigT]):
+    """Base of encoders, priors, bridges and decoders.
+
+    A component is built from its config and context alone, then either fitted or loaded. Override `modules` to name the
+    trained modules, or `tensors`/`load_tensors` for plain tensors; `save_extra`/`load_extra` for JSON or tokenizer
+    files beside them. Nothing pickled is ever written.
+    """
+
+    def __init__(self, config: ConfigT, context: BuildContext) -> None:
+        self.config = config
+        self.context = context
+        self.device = context.device
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """The modules whose parameters the artefact keeps, by name."""
+        return {}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything the artefact keeps, flat. By default the state of `modules()`."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self.modules().items()
+            for key, value in module.state_dict().items()
+        }
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take up what `tensors()` gave. Raises ArtefactError on a missing, extra or misshapen tensor."""
+        wanted = {key: tuple(value.shape) for key, value in Component.tensors(self).items()}
+        found = {key: tuple(value.shape) for key, value in tensors.items()}
+        if wanted != found:
+            missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+            shapes = [f"{k} {found[k]} for {wanted[k]}" for k in wanted.keys() & found.keys() if wanted[k] != found[k]]
+            raise ArtefactError(
+                f"the stored weights are not those of {self.config.type}: missing {missing[:3]}, unknown {extra[:3]}, "
+                f"of another shape {sorted(shapes)[:3]}. They were saved under another config."
+            )
+        for name, module in self.modules().items():
+            prefix = f"{name}."
+            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            module.load_state_dict(state)
+
+    def save_extra(self, folder: Path) -> None:
+        """Write what is not a tensor (tokenizer files, vocabularies) as JSON or text."""
+
+    def load_extra(self, folder: Path) -> None:
+        """Read what `save_extra` wrote; called before `load_tensors`."""
+
+    def parameter_count(self) -> int:
+        """The number of trainable numbers in `modules()`."""
+        return sum(p.numel() for module in self.modules().values() for p in module.parameters())

@@ -1,0 +1,66 @@
+"""Decoder: embeddings into text (or into another modality)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from modbridge.config.kinds import DecoderConfig
+from modbridge.interfaces.component import Component
+from modbridge.interfaces.fitting import Fitting, TextVectors
+from modbridge.spaces import Embeddings
+
+
+DecoderConfigT = TypeVar("DecoderConfigT", bound=DecoderConfig)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One item's output. `score`: the search's own score of it, higher is better; None where the search has none."""
+
+    key: str
+    text: str
+    score: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Decoder(Component[DecoderConfigT]):
+    """Reads vectors out as text. Authors write `fit` and `decode_batch`; the core batches, labels and checks."""
+
+    @abstractmethod
+    def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
+        """Learn to write `targets` (N texts) from N text vectors."""
+        ...
+
+    @abstractmethod
+    def decode_batch(
+        self, bridged: torch.Tensor, source: torch.Tensor | None, keys: Sequence[str], seed: int
+    ) -> list[Decoded]:
+        """Texts of a batch of bridged vectors (B, D); `source` holds the unbridged ones, for decoders that look."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many items `decode` gives `decode_batch` at once."""
+        return int(getattr(self.config, "decode_batch_size", 64))
+
+    def decode(self, bridged: Embeddings, *, source: Embeddings | None = None, seed: int = 0) -> list[Decoded]:
+        """Texts of bridged embeddings, in their order. Raises PortError if the vectors are not of the kind that the
+        decoder was trained on."""
+        self.context.ports["text"].require(
+            bridged.port,
+            what=f"the decoder {self.config.type!r} was trained on other vectors",
+            remedy="Train the decoder under this bridge (or give the bridge the frame that the decoder knows).",
+        )
+        found: list[Decoded] = []
+        with torch.inference_mode():
+            for i in range(0, len(bridged), self.batch_size):
+                rows = slice(i, i + self.batch_size)
+                raw = None if source is None else source.values[rows].to(self.device, torch.float32)
+                vectors = bridged.values[rows].to(self.device, torch.float32)
+                found += self.decode_batch(vectors, raw, bridged.keys[rows], seed)
+        return found

@@ -1,0 +1,59 @@
+"""What a component is given while it is fitted: data, seed, progress, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from modbridge.spaces import Embeddings
+
+
+class Progress(Protocol):
+    """Counts finished steps; shown with rate and time left."""
+
+    def advance(self, count: int = 1, note: str = "") -> None: ...
+
+
+class Fitting(Protocol):
+    """The surroundings of one fit. The core implements it; authors and tests only use it."""
+
+    seed: int
+
+    def progress(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Progress]:
+        """Show progress over `total` steps, `done` of them finished before."""
+        ...
+
+    def restore(self, name: str) -> dict[str, Any] | None:
+        """The last checkpoint saved under `name` by an earlier, interrupted run of the same fit; None at the start."""
+        ...
+
+    def checkpoint(self, name: str, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        """Save `state()` (nested dicts and lists of tensors, numbers, strings) if enough time has passed or `force`."""
+        ...
+
+    def log(self, **values: float | int | str) -> None:
+        """One line of the run's metrics.jsonl."""
+        ...
+
+    def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
+        """Fit a nested component on `clean`, or load it if it was fitted on the very same vectors before."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """The vectors a decoder is trained on: text embeddings as the augmenter gives them.
+
+    `batch(rows, epoch)` -> float tensor (len(rows), D) or (len(rows), n, D) on the training device. With fresh noise every
+    epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors.
+    """
+
+    embeddings: Embeddings
+    batch: Callable[[Sequence[int], int], torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.embeddings)

@@ -1,0 +1,50 @@
+"""Metric: how good predictions are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from modbridge.config.kinds import MetricConfig
+from modbridge.interfaces.decoder import Decoded
+
+
+MetricConfigT = TypeVar("MetricConfigT", bound=MetricConfig)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an item's prediction is judged by: its reference texts and what is known of it."""
+
+    key: str
+    texts: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One column: the corpus score (None: not available, `note` says why) and one score an item, in order."""
+
+    corpus: float | None
+    items: tuple[float, ...] = ()
+    higher_is_better: bool = True
+    note: str = ""
+
+
+class Metric(ABC, Generic[MetricConfigT]):
+    """Judges predictions."""
+
+    def __init__(self, config: MetricConfigT) -> None:
+        self.config = config
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Decoded], references: Sequence[Reference]) -> dict[str, Score]:
+        """A score for each of `config.columns`. Row i of both sequences is the same item."""
+        ...
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The name of the tokenizer the scores depend on, shown under every table; None if there is none."""
+        return None

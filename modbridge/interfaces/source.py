@@ -1,0 +1,100 @@
+"""Source: items with keys, references and a content fingerprint."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from modbridge.config.kinds import SourceConfig
+from modbridge.errors import DataError
+
+
+SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
+
+
+class Source(ABC, Generic[SourceConfigT]):
+    """A list of items. Row i has a key, a medium (an image's path, an array ...), any number of texts, and facts.
+
+    Everything is asked for by row, so a source of a million files costs a list of names. Nothing is read before
+    `media(i)` is called, which may happen in a worker process.
+    """
+
+    def __init__(self, config: SourceConfigT) -> None:
+        self.config = config
+
+    @property
+    def modality(self) -> str:
+        return self.config.modality
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """The items' ids, in order, all different."""
+        ...
+
+    @abstractmethod
+    def media(self, row: int) -> Any:
+        """The item itself, as the encoder's `prepare` takes it."""
+        ...
+
+    @abstractmethod
+    def texts(self, row: int) -> tuple[str, ...]:
+        """The item's captions; empty if it has none."""
+        ...
+
+    def facts(self, row: int) -> Mapping[str, Any]:
+        """What else is known of the item, for metrics (for instance which objects are really there)."""
+        return {}
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when the content does."""
+        ...
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def shard(self, index: int, count: int) -> Source[Any]:
+        """Every `count`-th item, from `index` on."""
+        return Shard(self, index, count)
+
+
+class Shard(Source[Any]):
+    """One of `count` disjoint parts of another source."""
+
+    def __init__(self, whole: Source[Any], index: int, count: int) -> None:
+        super().__init__(whole.config)
+        if not 0 <= index < count:
+            raise DataError(f"shard {index} of {count}: expected an index from 0 to {count - 1}.")
+        self.whole, self.index, self.count = whole, index, count
+
+    def keys(self) -> list[str]:
+        return self.whole.keys()[self.index :: self.count]
+
+    def media(self, row: int) -> Any:
+        return self.whole.media(self.index + row * self.count)
+
+    def texts(self, row: int) -> tuple[str, ...]:
+        return self.whole.texts(self.index + row * self.count)
+
+    def facts(self, row: int) -> Mapping[str, Any]:
+        return self.whole.facts(self.index + row * self.count)
+
+    def fingerprint(self) -> str:
+        return f"{self.whole.fingerprint()}[{self.index}::{self.count}]"
+
+
+def text_key(item_key: str, number: int) -> str:
+    """The id of an item's caption: "000123#0"."""
+    return f"{item_key}#{number}"
+
+
+def check_keys(keys: list[str], where: str) -> list[str]:
+    """The keys, or a DataError if there are none or two are the same."""
+    if not keys:
+        raise DataError(f"{where} is empty: found no items, expected at least one.")
+    if len(set(keys)) != len(keys):
+        seen: set[str] = set()
+        double = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise DataError(f"{where}: two items have the key {double!r}; every item needs a key of its own.")
+    return keys

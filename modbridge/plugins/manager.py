@@ -1,0 +1,153 @@
+"""Discovery: our own loader loop, since pluggy's stops at the first broken plugin.
+
+A plugin is loaded whole or not at all; a broken one is listed with its error and every other still works.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from modbridge.errors import DataError, PluginError
+from modbridge.plugins.hookspecs import PROJECT, Hooks
+from modbridge.plugins.registry import ComponentSpec, Registry
+
+ENTRY_POINTS = "modbridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plugin that could be loaded: its name, what provides it, and how to get its module."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], Any]
+
+
+@dataclass(slots=True)
+class PluginInfo:
+    """What became of one plugin. `status`: "loaded", "broken" or "disabled"."""
+
+    name: str
+    distribution: str
+    version: str
+    status: str
+    error: str = ""
+    components: list[str] = field(default_factory=list)
+
+
+class Plugins:
+    """The plugins of one session, their registry and their hooks."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(Hooks)
+        self.registry = Registry()
+        self.infos: list[PluginInfo] = []
+        self._silenced: set[str] = set()
+
+    @classmethod
+    def discover(cls, files: Iterable[str | Path] = (), environ: Mapping[str, str] | None = None) -> Plugins:
+        """All installed plugins that the environment allows, and the given single-file ones.
+
+        MODBRIDGE_PLUGINS: comma-separated allow-list of names; MODBRIDGE_DISABLE: deny-list.
+        """
+        env = os.environ if environ is None else environ
+        allowed, denied = _names(env.get("MODBRIDGE_PLUGINS")), _names(env.get("MODBRIDGE_DISABLE")) or set()
+        plugins = cls()
+        for candidate in installed():
+            off = candidate.name in denied or (allowed is not None and candidate.name not in allowed)
+            plugins.load(candidate, disabled=off)
+        for file in files:
+            plugins.load(from_file(Path(file)))
+        return plugins
+
+    def load(self, candidate: Candidate, *, disabled: bool = False) -> PluginInfo:
+        """Load one plugin whole, or note why not."""
+        info = PluginInfo(candidate.name, candidate.distribution, candidate.version, "loaded")
+        self.infos.append(info)
+        if disabled:
+            info.status = "disabled"
+            return info
+        specs: list[ComponentSpec] = []
+        try:
+            module = candidate.load()
+            name = self.manager.register(module, name=candidate.name)
+            if name is None:
+                raise PluginError(f"a plugin named {candidate.name!r} is loaded already.")
+            self.manager.check_pending()
+            caller = self.manager.subset_hook_caller(
+                "modbridge_components", [p for p in self.manager.get_plugins() if p is not module]
+            )
+            caller(register=self.registry.registrar(candidate.name, specs))
+            staged = {(s.kind, s.name) for s in specs}
+            if len(staged) != len(specs):
+                raise PluginError(f"it registers one name twice: {sorted(s.name for s in specs)}.")
+            for spec in specs:
+                taken = self.registry.find(spec.kind, spec.name)
+                if taken:
+                    Registry.register(self.registry, spec)
+            for spec in specs:
+                self.registry.register(spec)
+        except Exception as error:  # a stranger's code may raise anything; it is told by name and the others go on
+            info.status = "broken"
+            info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            self.registry.broken[candidate.name] = info.error
+            if self.manager.has_plugin(candidate.name):
+                self.manager.unregister(name=candidate.name)
+            return info
+        info.components = [f"{spec.kind}:{spec.name}" for spec in specs]
+        return info
+
+    def event(self, name: str, **values: Any) -> None:
+        """Tell the observers. One that raises is logged once and never stops a run."""
+        for plugin in self.manager.get_plugins():
+            observe = getattr(plugin, "modbridge_event", None)
+            label = self.manager.get_name(plugin) or repr(plugin)
+            if observe is None or label in self._silenced:
+                continue
+            try:
+                observe(event={"name": name, **values})
+            except Exception as error:  # observers are isolated by contract
+                self._silenced.add(label)
+                print(f"modbridge: the observer {label!r} failed and is left out: {error}", file=sys.stderr)
+
+
+def installed() -> list[Candidate]:
+    """Every plugin that an installed distribution announces, by name."""
+    found = []
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        dist = point.dist
+        found.append(
+            Candidate(point.name, dist.name if dist else "?", dist.version if dist else "?", point.load)
+        )
+    return sorted(found, key=lambda c: (c.distribution != PROJECT, c.name))
+
+
+def from_file(path: Path) -> Candidate:
+    """An unpackaged plugin: one Python file with hook implementations."""
+
+    def load() -> Any:
+        spec = importlib.util.spec_from_file_location(f"modbridge_file_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    if not path.is_file() or path.suffix != ".py":
+        raise DataError(f"--plugin {path}: expected an existing .py file.")
+    return Candidate(path.stem, str(path), "file", load)
+
+
+def _names(value: str | None) -> set[str] | None:
+    return None if not value else {name.strip() for name in value.split(",") if name.strip()}

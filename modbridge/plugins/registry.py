@@ -1,0 +1,136 @@
+"""The registry: which components there are, and where their code is.
+
+A registry is an object; tests make their own. It holds strings until a component is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modbridge.errors import ConfigError, PluginError, Problem, SetupError
+
+KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric")
+
+# Where the parts of a config that asks for them come from, when they are not installed.
+FIRST_PARTY: Mapping[tuple[str, str], str] = {
+    ("encoder", "open_clip"): "modbridge-clip",
+    ("encoder", "hf_clip"): "modbridge-clip",
+    ("source", "coco_captions"): "modbridge-clip",
+    ("prior", "ddpm"): "modbridge-diffusion",
+    ("bridge", "diffusion_bridge"): "modbridge-diffusion",
+    ("decoder", "prefix_lm"): "modbridge-captioning",
+    ("metric", "bleu"): "modbridge-metrics",
+    ("metric", "rouge_l"): "modbridge-metrics",
+    ("metric", "cider"): "modbridge-metrics",
+    ("metric", "meteor"): "modbridge-metrics",
+    ("metric", "spice"): "modbridge-metrics",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSpec:
+    """One component, announced by strings so that discovery stays light.
+
+    `config` and `impl`: "package.module:Class"; the first imports neither torch nor transformers.
+    `example`: a tiny config that builds offline, which the conformance checks use.
+    `revision`: raise it when the component's results change, so that cached results are made anew.
+    `requires`: distributions it needs beyond its plugin's own dependencies, for messages.
+    """
+
+    kind: str
+    name: str
+    config: str
+    impl: str
+    summary: str
+    example: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = 1
+    requires: tuple[str, ...] = ()
+    plugin: str = ""
+
+    def load_config(self) -> type[Any]:
+        return self._load(self.config)
+
+    def load_impl(self) -> type[Any]:
+        return self._load(self.impl)
+
+    def _load(self, target: str) -> type[Any]:
+        module, _, name = target.partition(":")
+        try:
+            found: type[Any] = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            needs = f" It needs {', '.join(self.requires)}." if self.requires else ""
+            raise SetupError(
+                f"the {self.kind} {self.name!r} of plugin {self.plugin!r} cannot be imported: no module "
+                f"{error.name!r}.{needs} Install what is missing into this environment."
+            ) from error
+        except Exception as error:
+            raise PluginError(
+                f"the {self.kind} {self.name!r} of plugin {self.plugin!r} cannot be imported from {target}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return found
+
+
+class Registry:
+    """Components by kind and name."""
+
+    def __init__(self) -> None:
+        self._specs: dict[tuple[str, str], ComponentSpec] = {}
+        self.broken: dict[str, str] = {}
+
+    def register(self, spec: ComponentSpec) -> None:
+        """Add a component. Raises PluginError for an unknown kind or a name that is taken."""
+        if spec.kind not in KINDS:
+            raise PluginError(f"{spec.plugin} registers a {spec.kind!r}; the kinds are {', '.join(KINDS)}.")
+        taken = self._specs.get((spec.kind, spec.name))
+        if taken:
+            raise PluginError(
+                f"two plugins claim the {spec.kind} {spec.name!r}: {taken.plugin!r} has it, {spec.plugin!r} is refused. "
+                f"Switch one off with MODBRIDGE_DISABLE."
+            )
+        self._specs[spec.kind, spec.name] = spec
+
+    def registrar(self, plugin: str, into: list[ComponentSpec]) -> Callable[[ComponentSpec], None]:
+        """A `register` function that collects, so that a plugin is taken whole or not at all."""
+
+        def register(spec: ComponentSpec) -> None:
+            values = {name: getattr(spec, name) for name in ComponentSpec.__dataclass_fields__}
+            into.append(ComponentSpec(**{**values, "plugin": plugin}))
+
+        return register
+
+    def __iter__(self) -> Iterator[ComponentSpec]:
+        return iter(sorted(self._specs.values(), key=lambda spec: (KINDS.index(spec.kind), spec.name)))
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(name for of, name in self._specs if of == kind)
+
+    def find(self, kind: str, name: str) -> ComponentSpec | None:
+        return self._specs.get((kind, name))
+
+    def get(self, kind: str, name: str) -> ComponentSpec:
+        """The component, or a ConfigError that says what there is, what was probably meant, and what to install."""
+        spec = self.find(kind, name)
+        if spec is None:
+            raise ConfigError([Problem("", f"no such {kind}: {name!r}", hint=self.advice(kind, name))])
+        return spec
+
+    def advice(self, kind: str, name: str) -> str:
+        """What to do about a name that is not registered."""
+        parts = []
+        close = difflib.get_close_matches(name, self.names(kind), n=3, cutoff=0.5)
+        if close:
+            parts.append(f"did you mean {' or '.join(map(repr, close))}?")
+        home = FIRST_PARTY.get((kind, name))
+        if home:
+            parts.append(f"it is provided by {home}, which is not installed or was switched off: pip install {home}")
+        elsewhere = [of for of in KINDS if (of, name) in self._specs]
+        if elsewhere:
+            parts.append(f"{name!r} is a {elsewhere[0]}")
+        parts.append(f"installed: {', '.join(self.names(kind)) or 'none'}")
+        parts += [f"the plugin {plugin!r} is broken: {reason}" for plugin, reason in self.broken.items()]
+        return "; ".join(parts)

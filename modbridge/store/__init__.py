@@ -1,0 +1,1 @@
+"""What lies on disk: artefacts, embedding shards, checkpoints, cache keys, run folders."""

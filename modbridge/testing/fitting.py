@@ -1,0 +1,51 @@
+"""The surroundings of a fit, in memory: no store, no console."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from modbridge.interfaces.fitting import Progress
+from modbridge.spaces import Embeddings
+
+
+class _Silent:
+    def advance(self, count: int = 1, note: str = "") -> None:
+        pass
+
+
+class Interrupted(Exception):
+    """Raised by a MemoryFitting that was told to stop, as if the process had been killed."""
+
+
+class MemoryFitting:
+    """A Fitting for tests. `stop_after`: raise Interrupted at that checkpoint, so that resuming can be tested."""
+
+    def __init__(self, seed: int = 0, *, stop_after: int | None = None) -> None:
+        self.seed = seed
+        self.stop_after = stop_after
+        self.saved: dict[str, dict[str, Any]] = {}
+        self.logged: list[dict[str, Any]] = []
+        self.checkpoints = 0
+
+    @contextmanager
+    def progress(self, label: str, total: int, done: int = 0) -> Iterator[Progress]:
+        yield _Silent()
+
+    def restore(self, name: str) -> dict[str, Any] | None:
+        return copy.deepcopy(self.saved.get(name))
+
+    def checkpoint(self, name: str, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        self.checkpoints += 1
+        self.saved[name] = copy.deepcopy(state())
+        if self.stop_after is not None and self.checkpoints >= self.stop_after:
+            self.stop_after = None
+            raise Interrupted(name)
+
+    def log(self, **values: float | int | str) -> None:
+        self.logged.append(values)
+
+    def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
+        part.fit(clean, self, observed=observed)

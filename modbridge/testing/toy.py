@@ -1,0 +1,53 @@
+"""Tiny vectors and components for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from modbridge.interfaces.component import BuildContext, Component
+from modbridge.noise import Draw
+from modbridge.plugins.manager import Plugins
+from modbridge.plugins.registry import Registry
+from modbridge.spaces import Embeddings, Port, Space
+
+
+def toy_port(dim: int = 16, modality: str = "text", space: str = "toy") -> Port:
+    """A port of a made-up space."""
+    return Port(space=Space(id=space, dim=dim), modality=modality)
+
+
+def toy_embeddings(count: int, dim: int = 16, modality: str = "text", *, seed: int = 0, shift: float = 0.5) -> Embeddings:
+    """Unit vectors around a mean of their modality's own, so that there is a gap to close."""
+    keys = tuple(f"{modality}{i}" for i in range(count))
+    values = Draw.of(keys, seed).normal(dim)
+    mean = Draw.of([modality], seed).normal(dim) * shift
+    return Embeddings(torch.nn.functional.normalize(values + mean, dim=1), toy_port(dim, modality), keys)
+
+
+def build_config(kind: str, block: Mapping[str, Any], registry: Registry | None = None) -> Any:
+    """A component's checked config, from a block as it stands in a config file."""
+    from modbridge.config.blocks import validate_block
+
+    return validate_block(kind, dict(block), registry or Plugins.discover().registry)
+
+
+def build(
+    kind: str,
+    block: Mapping[str, Any],
+    *,
+    ports: Mapping[str, Port] | None = None,
+    seed: int = 0,
+    registry: Registry | None = None,
+) -> Component[Any]:
+    """A component, built offline from a block as it stands in a config file, with its nested parts."""
+    from modbridge.assembly.build import build_component
+
+    registry = registry or Plugins.discover().registry
+    default = {"text": toy_port(), "source": toy_port(modality="image")}
+    context = BuildContext(seed=seed, ports=ports or default)
+    component = build_component(build_config(kind, block, registry), kind, registry, context)
+    assert isinstance(component, Component)
+    return component
