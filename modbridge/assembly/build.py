@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from modbridge.config.component import ComponentConfig
-from modbridge.errors import ModbridgeError, PluginError
+from modbridge.errors import ModbridgeError, PluginError, SetupError
 from modbridge.interfaces.component import BuildContext
 from modbridge.plugins.registry import Registry
 
@@ -22,12 +25,21 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
         name: build_component(part, kinds[name], registry, context) for name, part in config.parts().items()
     }
     implementation = spec.load_impl()
-    try:
+    with guard(kind, config.type, spec.plugin, "it was built"):
         return implementation(config, replace(context, parts=parts))
-    except (ModbridgeError, KeyboardInterrupt):
+
+
+@contextmanager
+def guard(kind: str, name: str, plugin: str, doing: str) -> Iterator[None]:
+    """Turn what a component's own code raises into a PluginError that names it; our own errors pass."""
+    try:
+        yield
+    except ModbridgeError:
         raise
     except Exception as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or "No space left on device" in str(error):
+            raise SetupError(f"no disk space left while {doing} ({kind} {name!r}); free some and run again.") from error
         raise PluginError(
-            f"the {kind} {config.type!r} (plugin {spec.plugin!r}) failed while it was built: "
-            f"{type(error).__name__}: {error}"
+            f"the {kind} {name!r} of plugin {plugin!r} failed while {doing}: {type(error).__name__}: {error}"
         ) from error

@@ -1,0 +1,102 @@
+"""From a config file to its cells: one checked pipeline for each variant and each point of the varied axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modbridge.assembly.plan import Plan, make_plan
+from modbridge.config.document import Document, load_document
+from modbridge.config.overrides import expand, parse_vary
+from modbridge.config.pipeline import PipelineConfig, check_pipeline
+from modbridge.errors import ConfigError, ModbridgeError, Problem
+from modbridge.plugins.registry import Registry
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pipeline of an experiment. `label` names it in tables: the variant and the varied values."""
+
+    label: str
+    config: PipelineConfig
+    plan: Plan
+    document: Document
+    varied: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config file, read and checked. `to_be_given`: declared paths without value."""
+
+    path: Path
+    cells: list[Cell]
+    to_be_given: list[str]
+
+    @property
+    def first(self) -> Cell:
+        return self.cells[0]
+
+    def require_paths(self) -> None:
+        """Raise ConfigError if a declared path has no value yet."""
+        if self.to_be_given:
+            raise ConfigError(
+                [
+                    Problem(name, "is to be given", where=str(self.path), hint=f"add --set {name}=DIR")
+                    for name in self.to_be_given
+                ]
+            )
+
+
+def load_experiment(
+    path: str | Path,
+    registry: Registry,
+    *,
+    sets: Sequence[str] = (),
+    vary: Sequence[str] = (),
+    profile: str | None = None,
+) -> Experiment:
+    """Read, merge and check a config with everything that it asks for, before any weight loads.
+
+    Raises ConfigError with every mistake, each with its file and line.
+    """
+    path = Path(path)
+    base = load_document(path, sets=sets, profile=profile)
+    variants = base.tree.get("variants") or {None: {}}
+    if not isinstance(variants, dict):
+        raise ConfigError([Problem("variants", "expected a block of NAME: overrides", where=base.where("variants"))])
+    points = expand(parse_vary(vary)) if vary else [("", [])]
+    cells: list[Cell] = []
+    problems: list[Problem] = []
+    for variant in variants:
+        for label, point in points:
+            document = load_document(path, sets=[*sets, *point], profile=profile, variant=variant)
+            if "name" not in document.tree:
+                document.tree["name"] = path.stem
+            name = "/".join(filter(None, (variant, label))) or document.tree["name"]
+            cell = _check(name, document, registry, problems)
+            if cell:
+                varied = dict(item.split("=", 1) for item in point)
+                cells.append(Cell(cell.label, cell.config, cell.plan, document, varied))
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    main = cells[0].config.main
+    if main is not None and main not in [cell.label for cell in cells] and main not in variants:
+        labels = ", ".join(cell.label for cell in cells)
+        raise ConfigError([Problem("main", f"names no variant: {main!r}", where=base.where("main"), hint=labels)])
+    return Experiment(path, cells, base.to_be_given)
+
+
+def _check(label: str, document: Document, registry: Registry, problems: list[Problem]) -> Cell | None:
+    found: list[Problem] = []
+    config = check_pipeline(document.tree, registry, found)
+    plan: Plan | None = None
+    if config is not None:
+        try:
+            plan = make_plan(config)
+        except ConfigError as error:
+            found += error.problems
+        except ModbridgeError as error:
+            found.append(Problem("", str(error)))
+    problems += [Problem(p.path, p.message, p.where or document.where(p.path), p.hint) for p in found]
+    return Cell(label, config, plan, document) if config is not None and plan is not None else None

@@ -1,0 +1,145 @@
+"""A pipeline ready for use: `modbridge.load("runs/x").caption(images)`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modbridge.assembly.build import build_component
+from modbridge.assembly.plan import make_plan
+from modbridge.assembly.session import Session
+from modbridge.config.pipeline import PipelineConfig, check_pipeline
+from modbridge.errors import ConfigError, DataError, Problem, SetupError
+from modbridge.interfaces.bridge import Bridge
+from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.decoder import Decoder
+from modbridge.interfaces.encoder import Encoder
+from modbridge.noise import Draw
+from modbridge.plugins.manager import Plugins
+from modbridge.spaces import Embeddings, Port
+from modbridge.stages.report import read_run
+from modbridge.store.artefact import load_component, read_manifest, read_tensors
+from modbridge.store.cache import Cache
+
+
+@dataclass(frozen=True)
+class Station:
+    """Where one item's vector stands at one station of its bridge, beside the cloud of training texts.
+
+    `to_mean`: distance to the mean text vector. `nearest`: cosine to the nearest of the sampled training texts.
+    """
+
+    name: str
+    to_mean: float
+    nearest: float
+
+
+class Pipeline:
+    """Encoder, bridge and decoder of one finished cell."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        encoder: Encoder[Any],
+        bridge: Bridge[Any],
+        decoder: Decoder[Any],
+        cloud: dict[str, torch.Tensor],
+    ) -> None:
+        self.config, self.encoder, self.bridge, self.decoder, self.cloud = config, encoder, bridge, decoder, cloud
+        self.modality = config.data.train.modality
+
+    def encode(self, items: Sequence[Any]) -> Embeddings:
+        """Vectors (B, D) of items: paths, PIL images or arrays, as the encoder takes them."""
+        size = int(getattr(self.encoder.config, "batch_size", 64))
+        keys = tuple(str(i) for i in range(len(items)))
+        parts = [
+            self.encoder.encode(items[i : i + size], self.modality, keys=keys[i : i + size])
+            for i in range(0, len(items), size)
+        ]
+        values = torch.cat([p.values for p in parts]) if parts else self.encoder.encode([], self.modality).values
+        return Embeddings(values, self.encoder.port(self.modality), keys)
+
+    def caption(self, items: Sequence[Any]) -> list[str]:
+        """A caption for each item, in order."""
+        if isinstance(items, str | Path):
+            raise DataError(f"caption() takes a list of items; found the single item {str(items)!r}. Put it in a list.")
+        source = self.encode(items)
+        bridged = self.bridge.cross(source, self.config.seed)
+        return [decoded.text for decoded in self.decoder.decode(bridged, source=source, seed=self.config.seed)]
+
+    def explain(self, items: Sequence[Any]) -> list[list[Station]]:
+        """For each item the stations of its crossing and their distances to the text cloud."""
+        source = self.encode(items)
+        draw = Draw.of(source.keys, self.config.seed, device=self.bridge.device).named("cross")
+        sample = torch.nn.functional.normalize(self.cloud["sample"].float(), dim=1)
+        stations: list[list[Station]] = [[] for _ in items]
+        with torch.inference_mode():
+            for name, vectors in self.bridge.trace_vectors(source.values, draw):
+                x = torch.nn.functional.normalize(vectors.float().cpu(), dim=1)
+                to_mean = (x.double() - self.cloud["mean"].double()).norm(dim=1).tolist()
+                nearest = (x @ sample.T).max(1).values.tolist()
+                for row, (distance, cosine) in enumerate(zip(to_mean, nearest, strict=True)):
+                    stations[row].append(Station(name, distance, cosine))
+        return stations
+
+
+def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plugins: Plugins | None = None) -> Pipeline:
+    """The pipeline of a finished run: a local run folder, or "hf://org/name@revision".
+
+    `cell`: which of its variants; by default the one that the config calls `main`. Raises DataError or ArtefactError
+    if the run is not there, unfinished, damaged or of a newer schema.
+    """
+    folder = _local(str(run))
+    record = read_run(folder)
+    label = cell or record["main"]
+    if label not in record["cells"]:
+        raise ConfigError([Problem("cell", f"no such cell: {label!r}", hint=f"cells: {', '.join(record['cells'])}")])
+    plugins = plugins or Plugins.discover()
+    tree = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))[label]
+    problems: list[Problem] = []
+    config = check_pipeline(tree, plugins.registry, problems)
+    if config is None:
+        raise ConfigError(problems)
+    if config.decoder is None:
+        raise ConfigError([Problem("decoder", f"the run {folder} has none, so it cannot caption")])
+    placed = record["cells"][label]
+    bridge_ports = read_manifest(folder / placed["bridge"])["ports"]
+    ports = {name: Port.from_json(port) for name, port in bridge_ports.items()}
+    plan = make_plan(config, {ports["source"].modality: ports["source"], "text": ports["text"]})
+    where = Session(plugins, Cache(folder)).torch_device(device if device != "auto" else config.device)
+
+    def build(config: Any, kind: str, ports: dict[str, Port]) -> Any:
+        context = BuildContext(device=where, seed=pipeline_seed, ports=ports)
+        return build_component(config, kind, plugins.registry, context)
+
+    pipeline_seed = config.seed
+    encoder = build(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
+    if "encoder" in placed:
+        load_component(encoder, folder / placed["encoder"])
+    bridge = build(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
+    load_component(bridge, folder / placed["bridge"])
+    decoder = build(config.decoder, "decoder", {"text": plan.trained})
+    load_component(decoder, folder / placed["decoder"])
+    return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]))
+
+
+def _local(run: str) -> Path:
+    if not run.startswith("hf://"):
+        return Path(run)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    name, _, revision = run.removeprefix("hf://").partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None))
+    except RepositoryNotFoundError as error:
+        raise DataError(f"{run}: no such repository on the hub. Look at its name, or log in if it is private.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SetupError(f"{run} cannot be fetched ({type(error).__name__}); is there a network?") from error
+
+

@@ -1,0 +1,96 @@
+"""The plan: which ports meet where, compared before any weight loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modbridge.config.kinds import BridgeConfig, PriorConfig
+from modbridge.config.pipeline import PipelineConfig
+from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
+from modbridge.spaces import Port
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ports of a checked pipeline.
+
+    `source` and `text`: as the encoder emits them. `bridged`: what `bridge.cross` gives. `trained`: what the decoder is
+    trained on, given by the augmenter.
+    """
+
+    source: Port
+    text: Port
+    bridged: Port
+    trained: Port
+
+
+def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -> Plan:
+    """Check that neighbours fit. `ports` replace what the encoder's config says, once its weights are known.
+
+    Raises ConfigError with every misfit.
+    """
+    problems: list[Problem] = []
+    modality = config.data.train.modality
+    for name in ("train", "test"):
+        part = getattr(config.data, name)
+        if part is not None and part.modality != modality:
+            problems.append(
+                Problem(f"data.{name}", f"gives {part.modality} items, but data.train gives {modality} items")
+            )
+    missing = [m for m in (modality, "text") if m not in config.encoder.modalities]
+    if missing:
+        takes = ", ".join(config.encoder.modalities)
+        message = f"{config.encoder.type!r} cannot encode {' or '.join(missing)}; it takes {takes}"
+        raise ConfigError([*problems, Problem("encoder", message)])
+    found = ports or {m: config.encoder.emits(m) for m in (modality, "text")}
+    source, text = found[modality], found["text"]
+
+    bridged = _crossing(config.bridge, source, text, "bridge", problems)
+    where = "augment" if config.augment else "bridge"
+    trained = _attempt(lambda: config.augmenter.augments(text), text, where, problems)
+    for path, bridge in [("bridge", config.bridge), ("augment", config.augment)]:
+        for name, part in (bridge.parts() if bridge else {}).items():
+            if isinstance(part, PriorConfig):
+                _attempt(lambda part=part: part.check(text), None, f"{path}.{name}", problems)  # type: ignore[misc]
+    for i, bridge in enumerate(config.gap.bridges):
+        _crossing(bridge, source, text, f"gap.bridges.{i}", problems)
+    if config.decoder is not None:
+        decoder = config.decoder
+        _attempt(lambda: decoder.check(trained), None, "decoder", problems)
+        arriving = text if config.evaluate.input == "text" else bridged
+        reason = trained.conflict(arriving)
+        if reason:
+            giver = "evaluate.input: text" if config.evaluate.input == "text" else f"bridge {config.bridge.type!r}"
+            problems.append(
+                Problem(
+                    "decoder",
+                    f"{config.decoder.type!r} is trained on {trained} (by {where} {config.augmenter.type!r}) but is "
+                    f"given {arriving} (by {giver}): {reason}",
+                    hint="give both the same `frame`, or train the decoder under this bridge by leaving `augment` out",
+                )
+            )
+    if config.decoder is not None and not config.data.train.captioned:
+        problems.append(Problem("data.train", f"{config.data.train.type!r} brings no texts to train the decoder on"))
+    if problems:
+        raise ConfigError(problems)
+    return Plan(source, text, bridged, trained)
+
+
+def _crossing(bridge: BridgeConfig, source: Port, text: Port, path: str, problems: list[Problem]) -> Port:
+    def cross() -> Port:
+        if source.space.id != text.space.id:
+            raise PortError(f"a bridge joins two sides of one space. Found {source} and {text}.")
+        return bridge.crosses(source, text)
+
+    return _attempt(cross, text, path, problems)
+
+
+def _attempt(check: object, otherwise: object, path: str, problems: list[Problem]) -> Port:
+    assert callable(check)
+    try:
+        found: Port = check()
+        return found
+    except ModbridgeError as error:
+        problems.append(Problem(path, str(error)))
+        return otherwise  # type: ignore[return-value]

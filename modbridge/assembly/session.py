@@ -1,0 +1,186 @@
+"""One session of work: plugins, cache, device, and what has been done so far."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from modbridge.assembly.build import build_component, guard
+from modbridge.config.component import ComponentConfig
+from modbridge.config.kinds import SourceConfig
+from modbridge.config.pipeline import dump
+from modbridge.errors import SetupError
+from modbridge.interfaces.component import BuildContext, Component
+from modbridge.interfaces.fitting import Progress
+from modbridge.interfaces.source import Source
+from modbridge.plugins.manager import Plugins
+from modbridge.spaces import Embeddings
+from modbridge.store.artefact import load_component, save_component
+from modbridge.store.cache import Cache
+from modbridge.store.keys import stable_hash, tensor_hash
+from modbridge.store.tree import load_tree, save_tree
+from modbridge.talk import Talk
+
+T = TypeVar("T")
+TRAINING_LOG = "training.jsonl"
+
+
+@dataclass(frozen=True)
+class StageDone:
+    """A stage's result, and whether it was there already."""
+
+    stage: str
+    key: str
+    label: str
+    cached: bool
+    seconds: float
+
+
+@dataclass
+class Session:
+    """Runs stages. `on_error`: "raise" or "skip" for items that cannot be read. `checkpoint_seconds`: how often long
+    fits save their state. `shard_rows`: vectors in one shard of an embedding."""
+
+    plugins: Plugins
+    cache: Cache
+    talk: Talk = field(default_factory=Talk)
+    device: str = "auto"
+    on_error: str = "raise"
+    checkpoint_seconds: float = 20.0
+    shard_rows: int = 4096
+    done: list[StageDone] = field(default_factory=list)
+    _memory: dict[str, Any] = field(default_factory=dict)
+
+    def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
+        """The folder of a stage's result, made by `build(out, work)` unless it is there."""
+        if any(done.stage == stage and done.key == key for done in self.done):
+            return self.cache.path(stage, key)
+        begun = time.monotonic()
+        cached = self.cache.has(stage, key)
+        if not cached:
+            self.plugins.event("stage_started", stage=stage, key=key, label=label)
+            self.talk.say(f"{stage}: {label} ...")
+        wait = lambda: self.talk.say(f"{stage}: {label}: another process is making it; waiting")  # noqa: E731
+        folder = self.cache.make(stage, key, build, wait)
+        seconds = time.monotonic() - begun
+        self.done.append(StageDone(stage, key, label, cached, seconds))
+        self.plugins.event("stage_cached" if cached else "stage_finished", stage=stage, key=key, label=label)
+        if not cached:
+            self.talk.say(f"{stage}: {label} done in {seconds:.1f} s")
+        return folder
+
+    def remember(self, key: str, make: Callable[[], T]) -> T:
+        """A value kept in memory for the length of the session."""
+        if key not in self._memory:
+            self._memory[key] = make()
+        found: T = self._memory[key]
+        return found
+
+    def source(self, config: SourceConfig) -> Source[Any]:
+        """The source of a config, opened once."""
+
+        def open_source() -> Source[Any]:
+            spec = self.plugins.registry.get("source", config.type)
+            with guard("source", config.type, spec.plugin, "it was opened"):
+                found: Source[Any] = spec.load_impl()(config)
+                found.keys()
+            return found
+
+        return self.remember(f"source {stable_hash(dump(config))}", open_source)
+
+    def fingerprint(self, config: SourceConfig) -> str:
+        """The content fingerprint of a source, taken once a session."""
+        return self.remember(f"print {stable_hash(dump(config))}", lambda: self.source(config).fingerprint())
+
+    def torch_device(self, wanted: str) -> torch.device:
+        """The device to work on. A GPU that is asked for by name but is not there is an error, never the CPU."""
+        name = self.device if self.device != "auto" else wanted
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(name)
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(device.type, False):
+            raise SetupError(f"the device {name!r} is not there; found cpu only. Use device: cpu, or a machine with it.")
+        return device
+
+    def build(self, config: ComponentConfig, kind: str, context: BuildContext) -> Any:
+        return build_component(config, kind, self.plugins.registry, context)
+
+    def guard(self, config: ComponentConfig, kind: str, doing: str) -> AbstractContextManager[None]:
+        return guard(kind, config.type, self.plugins.registry.get(kind, config.type).plugin, doing)
+
+    def revisions(self, config: ComponentConfig, kind: str) -> list[Any]:
+        """The revisions of a component and of its nested parts, for cache keys."""
+        kinds = dict(type(config).part_fields())
+        nested = [self.revisions(part, kinds[name]) for name, part in sorted(config.parts().items())]
+        return [config.type, self.plugins.registry.get(kind, config.type).revision, *nested]
+
+    def save(self, component: Component[Any], kind: str, out: Path, **content: Any) -> None:
+        """Write a fitted component as an artefact."""
+        spec = self.plugins.registry.get(kind, component.config.type)
+        info = next((info for info in self.plugins.infos if info.name == spec.plugin), None)
+        about = {"plugin": info.distribution if info else spec.plugin, "version": info.version if info else "?"}
+        save_component(component, out, {"kind": kind, "type": component.config.type, **about, **content})
+
+
+class StageFitting:
+    """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result."""
+
+    def __init__(self, session: Session, work: Path, seed: int, label: str) -> None:
+        self.session, self.work, self.seed, self.label = session, work, seed, label
+        self.lines: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def progress(self, label: str, total: int, done: int = 0) -> Iterator[Progress]:
+        with self.session.talk.progress(label, total, done) as progress:
+            yield progress
+
+    def _file(self, name: str) -> Path:
+        return self.work / f"checkpoint-{stable_hash(name)}.safetensors"
+
+    def restore(self, name: str) -> dict[str, Any] | None:
+        if not self._file(name).is_file():
+            return None
+        state = load_tree(self._file(name))
+        self.lines = state.pop("lines")
+        self.session.talk.say(f"{self.label}: going on from step {state.get('step', '?')}")
+        return state
+
+    def checkpoint(self, name: str, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self._saved >= self.session.checkpoint_seconds:
+            save_tree({**state(), "lines": self.lines}, self._file(name))
+            self._saved = time.monotonic()
+
+    def log(self, **values: float | int | str) -> None:
+        self.lines.append(values)
+        self.session.plugins.event("log", **{"stage_label": self.label, **values})
+
+    def write_log(self, out: Path) -> None:
+        """Keep the log lines with the result."""
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
+        (out / TRAINING_LOG).write_text(text, encoding="utf-8")
+
+    def fit_part(self, part: Component[Any], clean: Embeddings, observed: Embeddings | None = None) -> None:
+        config, session = part.config, self.session
+        kind = next(k for k in ("prior", "bridge", "decoder") if session.plugins.registry.find(k, config.type))
+        given = [tensor_hash(clean.values), None if observed is None else tensor_hash(observed.values)]
+        key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, clean.keys, given])
+
+        def build(out: Path, work: Path) -> None:
+            fitting = StageFitting(session, work, self.seed, f"{self.label} / {config.type}")
+            with session.guard(config, kind, "it was fitted"):
+                part.fit(clean, fitting, observed=observed)  # type: ignore[attr-defined]
+            fitting.write_log(out)
+            session.save(part, kind, out, seed=self.seed, data=given[0])
+
+        folder = session.stage(f"fit_{kind}", key, f"{self.label} / {config.type}", build)
+        load_component(part, folder)

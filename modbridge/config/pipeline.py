@@ -1,0 +1,142 @@
+"""The config of a whole pipeline, and how a tree read from YAML becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modbridge.config.blocks import check_block, check_model
+from modbridge.config.component import Part
+from modbridge.config.kinds import (
+    BridgeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    MetricConfig,
+    SourceConfig,
+)
+from modbridge.errors import Problem
+from modbridge.plugins.registry import Registry
+
+# Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
+LOADER_FIELDS = ("variants", "profiles")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(_Section):
+    """Where items come from."""
+
+    train: Annotated[SourceConfig, Part("source")]
+    """Texts to learn from; its media give the source statistics (and pairs, to bridges that need them)."""
+    test: Annotated[SourceConfig | None, Part("source")] = None
+    """Held-out items to caption and to measure on. May be left out when `gap.fit` splits the training source."""
+
+
+class EvaluateConfig(_Section):
+    """What the test items are decoded from, and what they are scored against."""
+
+    input: Literal["source", "text"] = "source"
+    """"source": the bridged vectors of the media. "text": the vector of one true caption, the oracle."""
+    caption: Annotated[int, Field(ge=0)] = 0
+    """Which caption of an item is its pair in the gap measures, and the oracle's input."""
+    references: Literal["all", "others"] = "all"
+    """Score against all captions, or only against those that are not `caption`, so that the oracle is judged fairly."""
+
+
+class GapConfig(_Section):
+    """What `modbridge gap` compares."""
+
+    bridges: Annotated[list[BridgeConfig], Part("bridge")] = []
+    """The bridges to measure, one row each; empty: the pipeline's own."""
+    fit: Annotated[int | None, Field(ge=2)] = None
+    """Fit on this many items of the training source and test on its others; null: fit on train, test on test."""
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    """One split (numpy.random.default_rng(seed).permutation) for each seed; the table gives mean and deviation."""
+
+
+class PipelineConfig(_Section):
+    """A pipeline: Encoder -> Bridge -> Decoder, the data it learns from and how it is judged."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "run"
+    """Names the run's folder."""
+    paths: dict[str, str | None] = {}
+    """Folders that the rest refers to as ${paths.name}; one without value is to be given with --set."""
+    seed: int = 0
+    """Decides every random number of the run."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """"auto" takes a GPU where there is one. Does not enter cache keys."""
+    data: DataConfig
+    encoder: Annotated[EncoderConfig, Part("encoder")]
+    """Puts items of several modalities into one space."""
+    bridge: Annotated[BridgeConfig, Part("bridge")]
+    """Carries source vectors across the gap."""
+    augment: Annotated[BridgeConfig | None, Part("bridge")] = None
+    """The bridge whose `augment` prepares the decoder's training vectors; null: `bridge` itself."""
+    augment_draws: Annotated[int, Field(ge=1)] | Literal["fresh"] = "fresh"
+    """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
+    decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
+    """Reads vectors out as text. May be left out for gap measurements."""
+    metrics: Annotated[list[MetricConfig], Part("metric")] = []
+    """Judges of the captions."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gap: GapConfig = GapConfig()
+    main: str | None = None
+    """The variant that `modbridge caption` and `modbridge.load` use when none is named."""
+
+    @property
+    def augmenter(self) -> BridgeConfig:
+        """The bridge that prepares decoder training."""
+        return self.augment or self.bridge
+
+
+def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[Problem]) -> PipelineConfig | None:
+    """A pipeline of a plain tree. Every mistake is added to `problems`; None if there was one."""
+    before = len(problems)
+    values = {name: value for name, value in tree.items() if name not in LOADER_FIELDS}
+    config = _check_section(PipelineConfig, values, "", registry, problems)
+    return config if len(problems) == before else None
+
+
+def _check_section(
+    cls: type[BaseModel], values: Mapping[str, Any], path: str, registry: Registry, problems: list[Problem]
+) -> Any:
+    dotted = f"{path}." if path else ""
+    checked, broken = dict(values), set()
+    for name, field in cls.model_fields.items():
+        value = values.get(name)
+        kind = next((mark.kind for mark in field.metadata if isinstance(mark, Part)), None)
+        if value is None:
+            continue
+        if kind and isinstance(value, list):
+            items = [check_block(kind, v, registry, f"{dotted}{name}.{i}", problems) for i, v in enumerate(value)]
+            checked[name] = items
+            if None in items:
+                broken.add(name)
+        elif kind:
+            checked[name] = check_block(kind, value, registry, f"{dotted}{name}", problems)
+            if checked[name] is None:
+                broken.add(name)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            if isinstance(value, Mapping):
+                checked[name] = _check_section(field.annotation, value, f"{dotted}{name}", registry, problems)
+                if checked[name] is None:
+                    broken.add(name)
+    found: list[Problem] = []
+    model = check_model(cls, {k: v for k, v in checked.items() if k not in broken}, path, found)
+    problems += [p for p in found if p.path.removeprefix(dotted) not in broken]
+    return None if broken else model
+
+
+def dump(value: Any) -> Any:
+    """A config as plain JSON values, with every default filled in and the fields of the actual components."""
+    if isinstance(value, BaseModel):
+        return {name: dump(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): dump(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [dump(item) for item in value]
+    return value

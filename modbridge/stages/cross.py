@@ -1,0 +1,96 @@
+"""The held-out vectors of a pipeline, carried across: what generate decodes and what the gap is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from modbridge.assembly.experiment import Cell
+from modbridge.assembly.session import Session
+from modbridge.config.kinds import BridgeConfig
+from modbridge.errors import DataError
+from modbridge.interfaces.source import text_key
+from modbridge.spaces import Embeddings
+from modbridge.stages.embed import embed_key, embeddings
+from modbridge.stages.fit_bridge import Rows, fitted_bridge, item_rows, train_vectors
+from modbridge.stages.fit_encoder import plan_of
+from modbridge.store.artefact import read_tensors, write_manifest
+from modbridge.store.keys import stable_hash
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Held-out items: their vectors as encoded, as bridged, and of their paired caption, row by row.
+
+    `fit_mean`: the mean (D,) of the bridged vectors of the fit split, for centred measures. `key` decides `bridged`.
+    """
+
+    source: Embeddings
+    bridged: Embeddings
+    text: Embeddings
+    fit_mean: torch.Tensor
+    key: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fit/test split of the training source, where there is no test source."""
+
+    fit: Rows
+    test: Rows
+
+
+def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[Embeddings, Embeddings]:
+    """The held-out items' vectors and those of their paired captions (evaluate.caption), row by row."""
+    modality = cell.config.data.train.modality
+    where = "train" if cell.config.data.test is None else "test"
+    source = embeddings(session, cell, where, modality)
+    if split:
+        source = split.test.of(source)
+    number = cell.config.evaluate.caption
+    texts = embeddings(session, cell, where, "text")
+    known = set(texts.keys)
+    lacking = [key for key in source.keys if text_key(key, number) not in known]
+    if lacking:
+        raise DataError(
+            f"{len(lacking)} held-out items have no caption number {number}, the first {lacking[0]!r}: every item needs "
+            f"one as its pair (evaluate.caption)."
+        )
+    return source, texts.select(item_rows(texts, [text_key(key, number) for key in source.keys]))
+
+
+def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, split: Split | None = None) -> Crossed:
+    """The held-out vectors across `bridge` (the cell's own by default)."""
+    config = bridge or cell.config.bridge
+    modality = cell.config.data.train.modality
+    where = "train" if cell.config.data.test is None else "test"
+    number = cell.config.evaluate.caption
+    source, text = held_out(session, cell, split)
+    if cell.config.evaluate.input == "text":
+        mean = train_vectors(session, cell, "text", split and split.fit).values.double().mean(0)
+        key = stable_hash(["text", embed_key(session, cell, where, "text"), number])
+        return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
+
+    fitted = fitted_bridge(session, cell, config, split and split.fit)
+    parts = [embed_key(session, cell, w, modality) for w in ("train", where)]
+    names = [split.fit.name, split.test.name] if split else None
+    key = stable_hash([fitted.key, config.key_fields("cross"), parts, names, cell.config.seed, session.on_error])
+
+    def build(out: Path, work: Path) -> None:
+        fit = train_vectors(session, cell, modality, split and split.fit)
+        with session.guard(config, "bridge", "it carried vectors across"):
+            values = fitted.bridge.cross(source, cell.config.seed).values
+            mean = fitted.bridge.cross(fit, cell.config.seed).values.double().mean(0)
+        save_file({"values": values.cpu(), "fit_mean": mean.cpu()}, out / "bridged.safetensors")
+        write_manifest(out, {"kind": "bridged", "type": config.type})
+
+    label = config.type if split is None else f"{config.type} ({split.test.name})"
+    tensors = read_tensors(session.stage("cross", key, label, build) / "bridged.safetensors")
+    plan = plan_of(session, cell)
+    bridged = Embeddings(
+        tensors["values"].to(source.values.device), config.crosses(plan.source, plan.text), source.keys
+    )
+    return Crossed(source, bridged, text, tensors["fit_mean"], key)

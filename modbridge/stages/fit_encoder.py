@@ -1,0 +1,68 @@
+"""Stage fit_encoder: build the encoder, and train it first where its config says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modbridge.assembly.experiment import Cell
+from modbridge.assembly.plan import Plan, make_plan
+from modbridge.assembly.session import Session, StageFitting
+from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.encoder import Encoder
+from modbridge.spaces import Port, Space
+from modbridge.store.artefact import load_component
+from modbridge.store.keys import stable_hash
+
+
+def encoder_key(session: Session, cell: Cell) -> str:
+    """What decides an encoder's vectors: its fields and revision, and the training data if the run trains it."""
+    config = cell.config.encoder
+    parts: list[Any] = [config.key_fields(), session.revisions(config, "encoder"), config.emits("text").space.id]
+    if config.needs_fit:
+        parts += [session.fingerprint(cell.config.data.train), cell.config.seed]
+    return stable_hash(parts)
+
+
+def plan_of(session: Session, cell: Cell) -> Plan:
+    """The cell's plan with the spaces of the weights at hand: a trained encoder's space is named by its key."""
+    config = cell.config.encoder
+    if not config.needs_fit:
+        return cell.plan
+    key = encoder_key(session, cell)
+
+    def named(port: Port) -> Port:
+        space = Space(id=f"{port.space.id}@{key[:12]}", dim=port.space.dim, normalised=port.space.normalised)
+        return port.changed(space=space)
+
+    ports = {m: named(config.emits(m)) for m in (cell.config.data.train.modality, "text")}
+    return session.remember(f"plan {stable_hash(cell.label)} {key}", lambda: make_plan(cell.config, ports))
+
+
+def encoder(session: Session, cell: Cell) -> Encoder[Any]:
+    """The encoder, ready to embed; trained, if its config says so and no earlier run did it."""
+    key = encoder_key(session, cell)
+    return session.remember(f"encoder {key}", lambda: _make(session, cell, key))
+
+
+def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
+    config, plan = cell.config.encoder, plan_of(session, cell)
+    ports = {plan.source.modality: plan.source, "text": plan.text}
+    device = session.torch_device(cell.config.device)
+    context = BuildContext(device=device, seed=cell.config.seed, ports=ports)
+    found: Encoder[Any] = session.build(config, "encoder", context)
+    if config.needs_fit:
+
+        def build(out: Path, work: Path) -> None:
+            fitting = StageFitting(session, work, cell.config.seed, f"encoder {config.type}")
+            source = session.source(cell.config.data.train)
+            with session.guard(config, "encoder", "it was trained"):
+                found.fit(source, fitting)
+            fitting.write_log(out)
+            session.save(
+                found, "encoder", out, seed=cell.config.seed, data=session.fingerprint(cell.config.data.train)
+            )
+
+        folder = session.stage("fit_encoder", key, config.type, build)
+        load_component(found, folder)
+    return found

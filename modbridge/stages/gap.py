@@ -1,0 +1,66 @@
+"""The gap of a pipeline, before and after each bridge, with or without splits of one set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from modbridge.assembly.experiment import Cell, Experiment
+from modbridge.assembly.session import Session
+from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.measures import all_pairs
+from modbridge.stages.cross import Split, held_out
+from modbridge.stages.fit_bridge import Rows
+from modbridge.stages.score import measured
+from modbridge.tables import Row, summarise
+
+
+def gap(session: Session, experiment: Experiment) -> dict[str, Any]:
+    """{"rows": one row a bridge, "all_pairs": the figures of the whole held-out set without a bridge}."""
+    experiment.require_paths()
+    rows: list[Row] = []
+    for cell in experiment.cells:
+        for bridge in cell.config.gap.bridges or [cell.config.bridge]:
+            for seed, split in splits(session, cell):
+                name = {"cell": cell.label, "bridge": bridge.type, "split": seed, "needs": sorted(bridge.needs)}
+                rows.append({**name, **cell.varied, **measured(session, cell, bridge, split)})
+    table = summarise(rows, "split")
+    return {"rows": table, "runs": rows, "all_pairs": whole(session, experiment.first)}
+
+
+def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:
+    """The fit/test splits that `gap` asks for: `numpy.random.default_rng(seed).permutation(n)`, the first `fit` items to
+    fit on and the others to test on."""
+    config = cell.config.gap
+    if config.fit is None:
+        if cell.config.data.test is None:
+            raise ConfigError(
+                [Problem("data.test", "is missing, and gap.fit does not split data.train",
+                         where=cell.document.where("data"), hint="give data.test, or gap.fit: 400")]
+            )
+        return [(config.seeds[0], None)]
+    keys = session.source(cell.config.data.train).keys()
+    if config.fit >= len(keys):
+        raise DataError(f"gap.fit is {config.fit}, but the source has {len(keys)} items; some must be left to test on.")
+    found: list[tuple[int, Split | None]] = []
+    for seed in config.seeds:
+        order = np.random.default_rng(seed).permutation(len(keys))
+        fit, test = order[: config.fit], order[config.fit :]
+        name = f"split {seed} of {config.fit}"
+        found.append(
+            (
+                seed,
+                Split(
+                    Rows(f"{name}, fit", frozenset(keys[i] for i in fit)),
+                    Rows(f"{name}, test", frozenset(keys[i] for i in test)),
+                ),
+            )
+        )
+    return found
+
+
+def whole(session: Session, cell: Cell) -> dict[str, float]:
+    """The gap of all held-out pairs as the encoder gives them, nothing fitted."""
+    source, text = held_out(session, cell)
+    return all_pairs(source.values, text.values)

@@ -1,0 +1,78 @@
+"""A whole run: every cell through the stages, then one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modbridge.assembly.experiment import Cell, Experiment
+from modbridge.assembly.session import Session
+from modbridge.stages import STAGES
+from modbridge.stages.embed import embeddings
+from modbridge.stages.fit_bridge import fitted_bridge
+from modbridge.stages.fit_decoder import fitted_decoder, required_decoder
+from modbridge.stages.fit_encoder import encoder
+from modbridge.stages.generate import generated
+from modbridge.stages.report import write_run
+from modbridge.stages.score import scored
+from modbridge.tables import Row, add_gap_closed, summarise
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: `table` to show (means over seeds), `runs` one row a cell, the report's path (None if the run
+    stopped earlier)."""
+
+    table: list[Row]
+    runs: list[Row]
+    report: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rows": self.table, "runs": self.runs, "report": str(self.report) if self.report else None}
+
+
+def run(session: Session, experiment: Experiment, out: Path, until: str = "report") -> Result:
+    """Take every cell through the stages up to `until`."""
+    experiment.require_paths()
+    reach = STAGES.index(until)
+    cells = experiment.cells
+    if reach >= STAGES.index("fit_decoder"):
+        for cell in cells:
+            required_decoder(cell)
+    if reach >= STAGES.index("score"):
+        for note in sorted({f"{m.type}: {text}" for c in cells for m in c.config.metrics if (text := m.missing())}):
+            session.talk.say(f"score: {note}")
+    rows: list[Row] = []
+    for cell in cells:
+        if reach >= STAGES.index("score"):
+            rows.append(scored(session, cell))
+        else:
+            _partly(session, cell, reach)
+    add_gap_closed(rows)
+    table = summarise(rows, "seed")
+    report = write_run(session, experiment, rows, table, out) if until == "report" else None
+    return Result(table, rows, report)
+
+
+def _partly(session: Session, cell: Cell, reach: int) -> None:
+    """The stages of one cell up to number `reach`, which comes before score."""
+    if cell.config.encoder.needs_fit:
+        encoder(session, cell)
+    modality = cell.config.data.train.modality
+    if reach >= STAGES.index("embed"):
+        for split in ("train", "test"):
+            source = getattr(cell.config.data, split)
+            if source is None:
+                continue
+            if source.captioned:
+                embeddings(session, cell, split, "text")
+            if split == "test" or {"source", "pairs"} & (cell.config.bridge.needs | cell.config.augmenter.needs):
+                embeddings(session, cell, split, modality)
+    if reach >= STAGES.index("fit_bridge"):
+        fitted_bridge(session, cell, cell.config.bridge)
+        fitted_bridge(session, cell, cell.config.augmenter)
+    if reach >= STAGES.index("fit_decoder"):
+        fitted_decoder(session, cell)
+    if reach >= STAGES.index("generate"):
+        generated(session, cell)

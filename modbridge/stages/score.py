@@ -1,0 +1,128 @@
+"""Stage score: one row of the table for a cell: gap measures of its vectors, and scores of its captions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modbridge.assembly.experiment import Cell
+from modbridge.assembly.session import Session
+from modbridge.config.kinds import BridgeConfig
+from modbridge.errors import DataError
+from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.measures import gap_row, text_frame_of
+from modbridge.stages.cross import Crossed, Split, crossed
+from modbridge.stages.fit_bridge import train_vectors
+from modbridge.stages.generate import Generated, generated
+from modbridge.store.artefact import read_manifest, write_manifest
+from modbridge.store.keys import stable_hash
+
+ROW = "row.json"
+
+
+def measured(
+    session: Session, cell: Cell, bridge: BridgeConfig | None = None, split: Split | None = None
+) -> dict[str, float]:
+    """The gap measures of the held-out vectors across a bridge."""
+    vectors = crossed(session, cell, bridge, split)
+    key = stable_hash([vectors.key, cell.config.evaluate.caption, "measures 1"])
+    label = cell.label if bridge is None else bridge.type
+
+    def build(out: Path, work: Path) -> None:
+        row = gap_columns(session, cell, vectors, split)
+        (out / ROW).write_text(json.dumps(row), encoding="utf-8")
+        write_manifest(out, {"kind": "measures", "type": label})
+
+    folder = session.stage("measure", key, label if split is None else f"{label} ({split.test.name})", build)
+    read_manifest(folder)
+    found: dict[str, float] = json.loads((folder / ROW).read_text(encoding="utf-8"))
+    return found
+
+
+def gap_columns(session: Session, cell: Cell, vectors: Crossed, split: Split | None = None) -> dict[str, float]:
+    """The gap measures of crossed vectors, with the text statistics of the fit split."""
+    frame = text_frame_of(train_vectors(session, cell, "text", split and split.fit).values)
+    return gap_row(vectors.bridged, vectors.text, bridged_fit_mean=vectors.fit_mean, text_frame=frame)
+
+
+def build_metrics(session: Session, cell: Cell) -> list[Metric[Any]]:
+    """The cell's metrics, built."""
+    registry = session.plugins.registry
+    return [registry.get("metric", config.type).load_impl()(config) for config in cell.config.metrics]
+
+
+def missing_parts(cell: Cell) -> list[str]:
+    """What the environment lacks for the cell's metrics."""
+    return [f"{config.type}: {text}" for config in cell.config.metrics if (text := config.missing())]
+
+
+def references(session: Session, cell: Cell, generation: Generated) -> list[Reference]:
+    """What each caption is judged by."""
+    source = session.source(cell.config.data.test or cell.config.data.train)
+    rows = {key: i for i, key in enumerate(source.keys())}
+    skip = cell.config.evaluate.caption if cell.config.evaluate.references == "others" else None
+    found = []
+    for decoded in generation.predictions:
+        row = rows[decoded.key]
+        texts = tuple(text for i, text in enumerate(source.texts(row)) if i != skip)
+        if not texts:
+            raise DataError(
+                f"the item {decoded.key!r} has no reference left to score against; evaluate.references: others needs two "
+                f"captions an item."
+            )
+        found.append(Reference(decoded.key, texts, source.facts(row)))
+    return found
+
+
+def scored(session: Session, cell: Cell) -> dict[str, Any]:
+    """The cell's row: who it is, gap measures, caption scores, how many items, which tokenizer."""
+    generation = generated(session, cell)
+    registry = session.plugins.registry
+    parts = [
+        [config.key_fields(), registry.get("metric", config.type).revision, config.missing()]
+        for config in cell.config.metrics
+    ]
+    source = cell.config.data.test or cell.config.data.train
+    evaluate = [cell.config.evaluate.caption, cell.config.evaluate.references]
+    key = stable_hash([generation.key, parts, session.fingerprint(source), evaluate])
+
+    def build(out: Path, work: Path) -> None:
+        judged = references(session, cell, generation)
+        scores: dict[str, Score] = {}
+        tokenizers: set[str] = set()
+        for metric in build_metrics(session, cell):
+            with session.guard(metric.config, "metric", "it scored captions"):
+                scores |= metric.score(generation.predictions, judged)
+            tokenizers |= {metric.tokenizer} if metric.tokenizer else set()
+        content = {"scores": {name: asdict(score) for name, score in scores.items()}, "tokenizers": sorted(tokenizers)}
+        (out / ROW).write_text(json.dumps(content), encoding="utf-8")
+        write_manifest(out, {"kind": "scores", "type": cell.label})
+
+    folder = session.stage("score", key, cell.label, build)
+    read_manifest(folder)
+    content = json.loads((folder / ROW).read_text(encoding="utf-8"))
+    columns = {name: score["corpus"] for name, score in content["scores"].items()}
+    notes = {name: score["note"] for name, score in content["scores"].items() if score["note"]}
+    return {
+        **identity(cell),
+        "n": len(generation.predictions),
+        **measured(session, cell),
+        **columns,
+        "tokenizer": ", ".join(content["tokenizers"]) or None,
+        "notes": notes,
+    }
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """The columns that say which row it is."""
+    oracle = cell.config.evaluate.input == "text"
+    return {
+        "cell": cell.label,
+        "bridge": "oracle" if oracle else cell.config.bridge.type,
+        "augment": cell.config.augmenter.augmentation,
+        "needs": sorted(cell.config.bridge.needs),
+        "seed": cell.config.seed,
+        **cell.varied,
+    }

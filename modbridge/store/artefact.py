@@ -1,0 +1,130 @@
+"""Artefacts: a folder that a person can read, holding one result.
+
+`modbridge.json` names kind, type, config, ports, plugin and version, data fingerprint and the sha256 of every other file;
+`model.safetensors` holds the tensors; README.md is the card. Nested parts are artefacts in folders of their own.
+Nothing pickled is ever written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from modbridge.errors import ArtefactError
+from modbridge.interfaces.component import Component
+from modbridge.store.keys import file_hash
+
+SCHEMA = 1
+MANIFEST = "modbridge.json"
+MODEL = "model.safetensors"
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Close an artefact: hash every file beneath it and write `modbridge.json`."""
+    files = {
+        str(path.relative_to(folder)): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    text = json.dumps({"schema": SCHEMA, **content, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+    """The manifest of an artefact, after checking its schema and, with `verify`, every file's hash."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(
+            f"{folder} is no modbridge artefact: found no {MANIFEST}. Expected a folder that modbridge wrote."
+        ) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{folder / MANIFEST} is damaged ({error}); make the artefact anew.") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if not isinstance(schema, int):
+        raise ArtefactError(f"{folder / MANIFEST} names no schema; expected a file that modbridge wrote.")
+    if schema > SCHEMA:
+        raise ArtefactError(
+            f"{folder} has schema {schema}, but this modbridge reads up to {SCHEMA}. It was written by a newer version: "
+            f"upgrade modbridge."
+        )
+    if verify:
+        for name, expected in manifest.get("files", {}).items():
+            path = folder / name
+            if not path.is_file():
+                raise ArtefactError(f"{folder} is incomplete: {name} is missing. Remove the folder to make it anew.")
+            if file_hash(path) != expected:
+                raise ArtefactError(
+                    f"{path} is not the file that was stored ({path.stat().st_size} bytes; its hash differs): cut short "
+                    f"or altered. Remove {folder} to make it anew."
+                )
+    return dict(manifest)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; ArtefactError if it is missing, cut short or of another kind."""
+    if not path.is_file():
+        raise ArtefactError(f"{path} does not exist; expected a safetensors file.")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ArtefactError(
+            f"{path} cannot be read as safetensors ({error}); it is cut short or of another kind."
+        ) from None
+
+
+def save_component(component: Component[Any], folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a component and its nested parts. `content` goes into the manifest."""
+    from modbridge.config.pipeline import dump
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in component.tensors().items()}
+    if tensors:
+        save_file(tensors, folder / MODEL)
+    component.save_extra(folder)
+    for name, part in component.context.parts.items():
+        save_component(part, folder / name, {"kind": name, "type": part.config.type})
+    manifest = {
+        "config": dump(component.config),
+        "ports": {name: port.to_json() for name, port in component.context.ports.items()},
+        **content,
+    }
+    (folder / "README.md").write_text(_card(component, manifest), encoding="utf-8")
+    write_manifest(folder, manifest)
+
+
+def load_component(component: Component[Any], folder: Path, *, verify: bool = True) -> dict[str, Any]:
+    """Fill a freshly built component with what `save_component` wrote; gives the manifest."""
+    manifest = read_manifest(folder, verify=verify)
+    if manifest.get("type") != component.config.type:
+        raise ArtefactError(
+            f"{folder} holds a {manifest.get('type')!r}, but the config asks for a {component.config.type!r}."
+        )
+    for name, part in component.context.parts.items():
+        load_component(part, folder / name, verify=False)
+    component.load_extra(folder)
+    component.load_tensors(read_tensors(folder / MODEL) if (folder / MODEL).is_file() else {})
+    return manifest
+
+
+def _card(component: Component[Any], manifest: Mapping[str, Any]) -> str:
+    lines = [
+        f"# {manifest.get('kind', 'component')} `{component.config.type}`",
+        "",
+        f"Written by modbridge. Plugin: {manifest.get('plugin', '?')} {manifest.get('version', '')}".rstrip(),
+        f"Parameters: {component.parameter_count():,}. Seed: {manifest.get('seed', '?')}.",
+        f"Data fingerprint: {manifest.get('data', '?')}.",
+        "",
+        "Config:",
+        "",
+        "```json",
+        json.dumps(manifest["config"], indent=1, sort_keys=True, ensure_ascii=False),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,30 @@
+"""Cache keys: hashes of everything that decides a result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def stable_hash(value: Any) -> str:
+    """20 hex digits over the canonical JSON of plain values; the same in every process and on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def tensor_hash(values: torch.Tensor) -> str:
+    """A hash of a tensor's shape, type and bytes."""
+    digest = hashlib.sha256(f"{tuple(values.shape)}{values.dtype}".encode())
+    digest.update(values.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:20]
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

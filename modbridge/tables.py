@@ -1,0 +1,150 @@
+"""Tables: one form for every result. Rows are dicts with snake_case columns; None is shown as "-", never as 0."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+Row = dict[str, Any]
+
+# Columns that say which row it is, then measures, in the order of display.
+NAMES = ("bridge", "augment", "seed")
+MEASURES = (
+    "gap_norm",
+    "paired_cosine",
+    "unpaired_cosine",
+    "centred_paired_cosine",
+    "r_at_1",
+    "centred_r_at_1",
+)
+# Kept in JSON, not shown in the table.
+HIDDEN = {"cell", "needs", "n", "tokenizer", "notes", "r_at_5", "r_at_10"}
+HEADINGS = {
+    "gap_norm": "gap norm",
+    "paired_cosine": "paired cos",
+    "unpaired_cosine": "unpaired cos",
+    "centred_paired_cosine": "centred cos",
+    "r_at_1": "R@1",
+    "centred_r_at_1": "centred R@1",
+    "cider": "CIDEr",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+    "objects_exact": "objects exact",
+    "gap_closed": "gap closed",
+}
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def add_gap_closed(rows: Sequence[Row], metric: str = "cider") -> None:
+    """Add `gap_closed` = (row - identity) / (oracle - identity), both under the plain decoder, within each seed.
+
+    Left out where a table has no identity or no oracle row.
+    """
+    for row in rows:
+        group = [other for other in rows if other.get("seed") == row.get("seed") and other["augment"] == "none"]
+        floor = next((other.get(metric) for other in group if other["bridge"] == "identity"), None)
+        ceiling = next((other.get(metric) for other in group if other["bridge"] == "oracle"), None)
+        value = row.get(metric)
+        if is_number(floor) and is_number(ceiling) and is_number(value) and ceiling != floor:
+            row["gap_closed"] = (value - floor) / (ceiling - floor)
+
+
+def summarise(rows: Sequence[Row], over: str) -> list[Row]:
+    """Rows that differ only in `over` (a seed, a split) as one: means, with `<column>_std` where there is a spread.
+
+    The deviation is that of the sample (n - 1).
+    """
+
+    def label(row: Row) -> tuple[Any, ...]:
+        name = str(row.get("cell", "")).replace(f"{over}={row.get(over)}", "").strip("/,")
+        return (name, row["bridge"], row.get("augment"))
+
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(label(row), []).append(row)
+    summary = []
+    for members in groups.values():
+        if len(members) == 1:
+            summary.append({k: v for k, v in members[0].items()})
+            continue
+        merged: Row = {}
+        for column in members[0]:
+            values = [member.get(column) for member in members]
+            if column == over:
+                merged[f"{over}s"] = values
+            elif column not in HIDDEN and all(is_number(value) for value in values):
+                merged[column] = fmean(values)
+                merged[f"{column}_std"] = stdev(values)
+            elif column == "cell":
+                merged[column] = label(members[0])[0]
+            else:
+                merged[column] = values[0] if all(value == values[0] for value in values) else None
+        summary.append(merged)
+    return summary
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The columns to show, in order. A name that is the same in every row is left out."""
+    rows = list(rows)
+    found = list(dict.fromkeys(column for row in rows for column in row))
+    shown = [c for c in found if c not in HIDDEN and not c.endswith("_std") and not isinstance(rows[0].get(c), list)]
+    names = [c for c in NAMES if c in shown and (c == "bridge" or len({str(r.get(c)) for r in rows}) > 1)]
+    varied = [c for c in shown if "." in c]
+    measures = [c for c in MEASURES if c in shown]
+    rest = [c for c in shown if c not in {*NAMES, *MEASURES, *varied, "gap_closed"}]
+    last = [c for c in ("gap_closed",) if c in shown]
+    return names + varied + measures + rest + last
+
+
+def cell_text(row: Mapping[str, Any], column: str) -> str:
+    """One cell, with its deviation if there is one."""
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if not is_number(value) or isinstance(value, int):
+        return str(value)
+    spread = row.get(f"{column}_std")
+    return f"{value:.3f}" + (f" ±{spread:.3f}" if is_number(spread) else "")
+
+
+def grid(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells as text."""
+    columns = columns_of(rows) if rows else []
+    headings = [HEADINGS.get(column, column.replace("_", " ")) for column in columns]
+    return headings, [[cell_text(row, column) for column in columns] for row in rows]
+
+
+def notes_of(rows: Sequence[Row]) -> list[str]:
+    """What stands under a table: how many items, which tokenizer, why a column is empty."""
+    lines = []
+    counts = sorted({row["n"] for row in rows if "n" in row})
+    if counts:
+        lines.append(f"items: {', '.join(map(str, counts))}")
+    tokenizers = sorted({row["tokenizer"] for row in rows if row.get("tokenizer")})
+    if tokenizers:
+        lines.append(f"tokenizer: {', '.join(tokenizers)}")
+    why = {f"{name}: {note}" for row in rows for name, note in (row.get("notes") or {}).items()}
+    return lines + sorted(why)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    headings, cells = grid(rows)
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([*lines, "", *notes_of(rows)]) + "\n"
+
+
+def as_html(rows: Sequence[Row]) -> str:
+    headings, cells = grid(rows)
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in notes_of(rows))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
