@@ -79,41 +79,57 @@ class Plugins:
             info.status = "disabled"
             return info
         specs: list[ComponentSpec] = []
+        module: Any = None
         try:
             module = candidate.load()
-            name = self.manager.register(module, name=candidate.name)
-            if name is None:
+            if self.manager.has_plugin(candidate.name):
                 raise PluginError(f"a plugin named {candidate.name!r} is loaded already.")
+            self.manager.register(module, name=candidate.name)
             self.manager.check_pending()
-            caller = self.manager.subset_hook_caller(
-                "modbridge_components", [p for p in self.manager.get_plugins() if p is not module]
-            )
-            caller(register=self.registry.registrar(candidate.name, specs))
-            staged = {(s.kind, s.name) for s in specs}
-            if len(staged) != len(specs):
-                raise PluginError(f"it registers one name twice: {sorted(s.name for s in specs)}.")
-            for spec in specs:
-                taken = self.registry.find(spec.kind, spec.name)
-                if taken:
-                    Registry.register(self.registry, spec)
-            for spec in specs:
-                self.registry.register(spec)
-        except Exception as error:  # a stranger's code may raise anything; it is told by name and the others go on
+            others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
+            announce = self.manager.subset_hook_caller("modbridge_components", others)
+            announce(register=self.registry.registrar(candidate.name, specs))
+            self.registry.take(specs)
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything; it is told by name
             info.status = "broken"
             info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             self.registry.broken[candidate.name] = info.error
-            if self.manager.has_plugin(candidate.name):
+            if module is not None and self.manager.get_plugin(candidate.name) is module:
                 self.manager.unregister(name=candidate.name)
             return info
         info.components = [f"{spec.kind}:{spec.name}" for spec in specs]
         return info
 
+    def commands(self, cli: Any) -> None:
+        """Let the plugins add verbs. One that fails is named, and the others go on."""
+        for label, hook in self._each("modbridge_commands"):
+            try:
+                hook(cli=cli)
+            except Exception as error:
+                print(f"modbridge: the plugin {label!r} failed to add its verbs: {error}", file=sys.stderr)
+
+    def doctor(self) -> list[tuple[str, bool, str]]:
+        """What the plugins need of their environment. One that fails to say so is told as missing."""
+        found: list[tuple[str, bool, str]] = []
+        for label, hook in self._each("modbridge_doctor"):
+            try:
+                found += hook()
+            except Exception as error:
+                found.append((f"plugin {label}", False, f"its doctor failed: {error}"))
+        return found
+
+    def _each(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """The plugins that implement a hook, in order, with their names."""
+        return [
+            (self.manager.get_name(plugin) or repr(plugin), getattr(plugin, hook))
+            for plugin in self.manager.get_plugins()
+            if callable(getattr(plugin, hook, None))
+        ]
+
     def event(self, name: str, **values: Any) -> None:
         """Tell the observers. One that raises is logged once and never stops a run."""
-        for plugin in self.manager.get_plugins():
-            observe = getattr(plugin, "modbridge_event", None)
-            label = self.manager.get_name(plugin) or repr(plugin)
-            if observe is None or label in self._silenced:
+        for label, observe in self._each("modbridge_event"):
+            if label in self._silenced:
                 continue
             try:
                 observe(event={"name": name, **values})

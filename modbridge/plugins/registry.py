@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
@@ -82,26 +82,25 @@ class Registry:
         self._specs: dict[tuple[str, str], ComponentSpec] = {}
         self.broken: dict[str, str] = {}
 
-    def register(self, spec: ComponentSpec) -> None:
-        """Add a component. Raises PluginError for an unknown kind or a name that is taken."""
-        if spec.kind not in KINDS:
-            raise PluginError(f"{spec.plugin} registers a {spec.kind!r}; the kinds are {', '.join(KINDS)}.")
-        taken = self._specs.get((spec.kind, spec.name))
-        if taken:
-            raise PluginError(
-                f"two plugins claim the {spec.kind} {spec.name!r}: {taken.plugin!r} has it, {spec.plugin!r} is refused. "
-                f"Switch one off with MODBRIDGE_DISABLE."
-            )
-        self._specs[spec.kind, spec.name] = spec
+    def take(self, specs: list[ComponentSpec]) -> None:
+        """Add a plugin's components, all or none. Raises PluginError for an unknown kind or a name that is taken."""
+        new: dict[tuple[str, str], ComponentSpec] = {}
+        for spec in specs:
+            if spec.kind not in KINDS:
+                raise PluginError(f"it registers a {spec.kind!r}; the kinds are {', '.join(KINDS)}.")
+            taken = self._specs.get((spec.kind, spec.name)) or new.get((spec.kind, spec.name))
+            if taken:
+                raise PluginError(
+                    f"two plugins claim the {spec.kind} {spec.name!r}: {taken.plugin!r} has it, {spec.plugin!r} is "
+                    f"refused. Switch one off with MODBRIDGE_DISABLE."
+                )
+            new[spec.kind, spec.name] = spec
+        self._specs |= new
 
-    def registrar(self, plugin: str, into: list[ComponentSpec]) -> Callable[[ComponentSpec], None]:
-        """A `register` function that collects, so that a plugin is taken whole or not at all."""
-
-        def register(spec: ComponentSpec) -> None:
-            values = {name: getattr(spec, name) for name in ComponentSpec.__dataclass_fields__}
-            into.append(ComponentSpec(**{**values, "plugin": plugin}))
-
-        return register
+    @staticmethod
+    def registrar(plugin: str, into: list[ComponentSpec]) -> Callable[[ComponentSpec], None]:
+        """A `register` function for one plugin's hook, which collects into a list for `take`."""
+        return lambda spec: into.append(replace(spec, plugin=plugin))
 
     def __iter__(self) -> Iterator[ComponentSpec]:
         return iter(sorted(self._specs.values(), key=lambda spec: (KINDS.index(spec.kind), spec.name)))

@@ -1,0 +1,52 @@
+"""modbridge caption: captions of files, one a line."""
+
+from __future__ import annotations
+
+import click
+
+from modbridge.cli.state import State, json_option, print_json
+
+
+@click.command("caption")
+@click.option("--run", "run", required=True, metavar="RUN", help="A finished run's folder, or hf://org/name@revision.")
+@click.option("--cell", metavar="NAME", help="Which variant of the run. [default: the config's main one]")
+@click.option("--explain", is_flag=True, help="Show each bridge step's distance to the text cloud.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says.")
+@json_option
+@click.argument("files", nargs=-1, required=True)
+@click.pass_obj
+def command(
+    state: State, run: str, cell: str | None, explain: bool, device: str, as_json: bool, files: tuple[str, ...]
+) -> None:
+    """Caption FILES with a finished run: one line a file, in their order.
+
+    \b
+    Examples:
+      modbridge caption --run runs/demo image.png other.jpg
+      modbridge caption --run runs/demo --explain image.png
+    """
+    from modbridge.assembly.pipeline import load
+
+    pipeline = load(run, cell=cell, device=device, plugins=state.plugins)
+    captions = pipeline.caption(list(files))
+    stations = pipeline.explain(list(files)) if explain else None
+    if as_json:
+        rows = [{"file": file, "caption": caption} for file, caption in zip(files, captions, strict=True)]
+        for i, row in enumerate(rows):
+            if stations:
+                row["stations"] = [vars_of(station) for station in stations[i]]  # type: ignore[assignment]
+        print_json({"rows": rows})
+        return
+    for i, caption in enumerate(captions):
+        click.echo(caption)
+        for station in stations[i] if stations else []:
+            click.echo(
+                f"  {station.name:<12} distance to text mean {station.to_mean:.3f}, "
+                f"cosine to nearest text {station.nearest:.3f}"
+            )
+
+
+def vars_of(station: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(station)  # type: ignore[call-overload, no-any-return]

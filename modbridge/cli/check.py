@@ -1,0 +1,54 @@
+"""modbridge check: a config, without loading weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from modbridge.cli.state import State, config_options, json_option, print_json
+
+
+@click.command("check")
+@config_options
+@json_option
+@click.pass_obj
+def command(
+    state: State, config: str, sets: tuple[str, ...], vary: tuple[str, ...], profile: str | None, as_json: bool
+) -> None:
+    """Check a config: every mistake at once, and the ports of neighbours compared. Loads no weights.
+
+    A path that is declared without value is listed as "to be given".
+
+    \b
+    Examples:
+      modbridge check configs/coco500.yaml
+      modbridge check my.yaml --set bridge.start_step=400 --json
+    """
+    from modbridge.assembly.experiment import load_experiment
+
+    experiment = load_experiment(config, state.plugins.registry, sets=sets, vary=vary, profile=profile)
+    rows: list[dict[str, Any]] = [
+        {
+            "cell": cell.label,
+            "encoder": cell.config.encoder.type,
+            "bridge": cell.config.bridge.type,
+            "augment": cell.config.augmenter.augmentation,
+            "decoder": cell.config.decoder.type if cell.config.decoder else None,
+            "source": str(cell.plan.source),
+            "text": str(cell.plan.text),
+            "bridged": str(cell.plan.bridged),
+            "trained": str(cell.plan.trained),
+        }
+        for cell in experiment.cells
+    ]
+    if as_json:
+        print_json({"rows": rows, "to_be_given": experiment.to_be_given})
+        return
+    for row in rows:
+        decoder = f" -> {row['decoder']}" if row["decoder"] else ""
+        click.echo(f"{row['cell']}: {row['encoder']} -> {row['bridge']} (augment: {row['augment']}){decoder}")
+        click.echo(f"  {row['source']} -> {row['bridged']}")
+    for name in experiment.to_be_given:
+        click.echo(f"to be given: {name} (--set {name}=DIR)")
+    click.echo("ok")

@@ -1,0 +1,152 @@
+"""What the verbs share: options that every verb takes, plugins found once, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from modbridge.plugins.manager import Plugins
+
+if TYPE_CHECKING:
+    from modbridge.assembly.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class State:
+    """One call of the command line."""
+
+    files: list[str] = field(default_factory=list)
+    debug: bool = False
+    quiet: bool = False
+    asked: bool = False
+
+    @cached_property
+    def plugins(self) -> Plugins:
+        return Plugins.discover(self.files)
+
+
+def shared_options() -> list[click.Option]:
+    """--plugin, --debug and --quiet, which every verb takes."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        state: State = ctx.ensure_object(State)
+        if param.name == "plugin_files":
+            if value:
+                state.files += value
+                state.__dict__.pop("plugins", None)
+        elif value:
+            setattr(state, str(param.name), True)
+
+    about = {"expose_value": False, "callback": keep, "is_eager": True}
+    return [
+        click.Option(["--plugin", "plugin_files"], multiple=True, metavar="FILE", help="Also load this .py file.", **about),
+        click.Option(["--debug", "debug"], is_flag=True, help="Show tracebacks.", **about),
+        click.Option(["--quiet", "quiet"], is_flag=True, help="No talk, no progress.", **about),
+    ]
+
+
+def config_options(function: F) -> F:
+    """The config file and what changes it."""
+    for decorator in reversed(
+        [
+            click.argument("config"),
+            click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field. May be repeated."),
+            click.option("--vary", "vary", multiple=True, metavar="A.B=X,Y", help="One cell for each value."),
+            click.option("--profile", metavar="NAME", help="Apply the config's profile NAME, such as smoke."),
+        ]
+    ):
+        function = decorator(function)
+    return function
+
+
+def work_options(function: F) -> F:
+    """Where and how work is done; none of these changes a result."""
+    for decorator in reversed(
+        [
+            click.option("--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]"),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says."),
+            click.option(
+                "--on-error",
+                type=click.Choice(["raise", "skip"]),
+                default="raise",
+                show_default=True,
+                help="What to do with items that cannot be read.",
+            ),
+            click.option(
+                "--checkpoint-seconds", type=click.FloatRange(0), default=20.0, show_default=True,
+                help="How often long fits save their state.",
+            ),
+        ]
+    ):
+        function = decorator(function)
+    return function
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
+
+
+def make_session(
+    state: State, cache: str | None, device: str = "auto", on_error: str = "raise", checkpoint_seconds: float = 20.0
+) -> Session:
+    """The session of a verb that works."""
+    from modbridge.assembly.session import Session
+    from modbridge.store.cache import Cache
+    from modbridge.talk import Talk
+
+    return Session(
+        plugins=state.plugins,
+        cache=Cache(cache_folder(cache)),
+        talk=Talk(quiet=state.quiet),
+        device=device,
+        on_error=on_error,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def cache_folder(given: str | None) -> Path:
+    """The cache: as given, else MODBRIDGE_CACHE, else the user's cache folder."""
+    import os
+
+    import platformdirs
+
+    found = given or os.environ.get("MODBRIDGE_CACHE")
+    return Path(found) if found else Path(platformdirs.user_cache_dir("modbridge", appauthor=False))
+
+
+def print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    sys.stdout.write("\n")
+
+
+def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """A table on stdout; as wide as it needs where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 400
+    console.print(table)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """A result table with its notes."""
+    from modbridge.tables import grid, notes_of
+
+    print_rows(*grid(rows))
+    for note in notes_of(rows):
+        click.echo(note)
