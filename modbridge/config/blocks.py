@@ -94,4 +94,4 @@ def _fields_at(cls: type[Any], location: tuple[Any, ...]) -> set[str]:
             continue
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next((option for option in options if hasattr(option, "model_fields")), model)
-    return set(getattr(model, "model_fields", {}))
+    return {field.alias or name for name, field in getattr(model, "model_fields", {}).items()}

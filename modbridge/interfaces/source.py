@@ -42,6 +42,13 @@ class Source(ABC, Generic[SourceConfigT]):
         """The item's captions; empty if it has none."""
         ...
 
+    def embedded_texts(self, row: int) -> int:
+        """How many of the item's texts, from the first on, are embedded; the rest serve as references only.
+
+        All of them by default. Fewer where the vectors were made elsewhere and not of every text.
+        """
+        return len(self.texts(row))
+
     def facts(self, row: int) -> Mapping[str, Any]:
         """What else is known of the item, for metrics (for instance which objects are really there)."""
         return {}
@@ -76,6 +83,9 @@ class Shard(Source[Any]):
 
     def texts(self, row: int) -> tuple[str, ...]:
         return self.whole.texts(self.index + row * self.count)
+
+    def embedded_texts(self, row: int) -> int:
+        return self.whole.embedded_texts(self.index + row * self.count)
 
     def facts(self, row: int) -> Mapping[str, Any]:
         return self.whole.facts(self.index + row * self.count)

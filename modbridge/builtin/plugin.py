@@ -1,0 +1,91 @@
+"""Announces the built-in components, through the same door as a stranger's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modbridge.plugins import ComponentSpec, hookimpl
+
+SOURCES = "modbridge.builtin.source_config"
+VECTORS = "modbridge.builtin.precomputed_config"
+BRIDGES = "modbridge.builtin.bridge_config"
+
+
+@hookimpl
+def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
+    register(
+        ComponentSpec(
+            kind="source",
+            name="folder",
+            config=f"{SOURCES}:FolderConfig",
+            impl="modbridge.builtin.folder:FolderSource",
+            summary="a folder of images or sounds, with captions in .txt files beside them or none",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="jsonl",
+            config=f"{SOURCES}:JsonlConfig",
+            impl="modbridge.builtin.jsonl:JsonlSource",
+            summary="one JSON object a line: a media file, its captions, and facts",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="precomputed",
+            config=f"{VECTORS}:PrecomputedSourceConfig",
+            impl="modbridge.builtin.precomputed_source:PrecomputedSource",
+            summary="the items of a file of stored vectors (.npz or .safetensors)",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="encoder",
+            name="precomputed",
+            config=f"{VECTORS}:PrecomputedConfig",
+            impl="modbridge.builtin.precomputed:PrecomputedEncoder",
+            summary="vectors that are already there, from a file (.npz or .safetensors)",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="identity",
+            config=f"{BRIDGES}:IdentityConfig",
+            impl="modbridge.builtin.identity:IdentityBridge",
+            summary="no bridge: source vectors stand in for text vectors as they are",
+            example={"type": "identity"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="mean_shift",
+            config=f"{BRIDGES}:MeanShiftConfig",
+            impl="modbridge.builtin.mean_shift:MeanShiftBridge",
+            summary="moves the mean of the source vectors onto the mean of the text vectors",
+            example={"type": "mean_shift"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="c3",
+            config=f"{BRIDGES}:C3Config",
+            impl="modbridge.builtin.c3:C3Bridge",
+            summary="C3: connect by centring, corrupt with Gaussian noise in training",
+            example={"type": "c3"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="capdec",
+            config=f"{BRIDGES}:CapDecConfig",
+            impl="modbridge.builtin.capdec:CapDecBridge",
+            summary="CapDec: Gaussian noise on the text vectors in training, nothing at test",
+            example={"type": "capdec"},
+        )
+    )

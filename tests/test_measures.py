@@ -1,0 +1,199 @@
+"""The gap measures: against closed forms, against numpy, and against the known answers of real CLIP pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modbridge.errors import DataError
+from modbridge.geometry import Statistics, to_text_frame, unit
+from modbridge.measures import (
+    centred,
+    fit_mean,
+    gap_norm,
+    gap_row,
+    paired_cosine,
+    recall_at,
+    unpaired_cosine,
+)
+
+
+def _random(rows, dim=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, dim))
+
+
+def _n(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_closed_forms_of_orthogonal_vectors():
+    a = torch.eye(4)
+    b = torch.eye(4)[[1, 0, 3, 2]] * 7  # lengths do not count
+    assert gap_norm(a, b) == pytest.approx(0.0, abs=1e-12)
+    assert gap_norm(a[:1], b[:1]) == pytest.approx(2**0.5)
+    assert gap_norm(a, -a) == pytest.approx(1.0)  # the mean of 4 orthogonal unit vectors has length 1/2
+    assert paired_cosine(a, b) == 0.0
+    assert paired_cosine(a, a * 3) == pytest.approx(1.0)
+    assert unpaired_cosine(a, b) == pytest.approx(4 / 12)
+    assert unpaired_cosine(a, a) == pytest.approx(0.0, abs=1e-12)
+    assert recall_at(a, b, (1, 4)) == {1: 0.0, 4: 1.0}
+
+
+def test_cosines_agree_with_the_full_matrix():
+    a, b = _random(30), _random(30, seed=1)
+    cosines = _n(a) @ _n(b).T
+    off = ~np.eye(30, dtype=bool)
+    assert unpaired_cosine(torch.tensor(a), torch.tensor(b)) == pytest.approx(cosines[off].mean())
+    assert paired_cosine(torch.tensor(a), torch.tensor(b)) == pytest.approx(np.diag(cosines).mean())
+
+
+def test_recall_agrees_with_sorting_in_both_directions(monkeypatch):
+    monkeypatch.setattr("modbridge.measures.CELLS", 200)  # several pieces
+    a = _random(60)
+    b = a + _random(60, seed=1)
+    cosines = _n(a) @ _n(b).T
+    for x, y, matrix in ((a, b, cosines), (b, a, cosines.T)):
+        place = (np.argsort(-matrix, axis=1) == np.arange(60)[:, None]).argmax(1)
+        found = recall_at(torch.tensor(x), torch.tensor(y))
+        assert found == {k: pytest.approx((place < k).mean()) for k in (1, 5, 10)}
+    assert 0 < found[1] < found[5] < found[10]
+
+
+def test_ties_are_a_fair_draw():
+    same = torch.ones(20, 3)
+    assert recall_at(same, same) == {k: pytest.approx(k / 20) for k in (1, 5, 10)}
+    items = torch.tensor([0, 0, 1, 1])
+    four = torch.ones(4, 3)  # two of four equal answers are right: missing twice has the chance 1/6
+    found = recall_at(four, four, (1, 2, 3), query_items=items, gallery_items=items)
+    assert found == {1: pytest.approx(1 / 2), 2: pytest.approx(5 / 6), 3: pytest.approx(1.0)}
+
+
+def test_any_text_of_the_item_is_a_right_answer():
+    queries = torch.eye(3)
+    gallery = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 1, 0.1], [0, 0, 1]])
+    items = torch.tensor([0, 0, 1, 9])
+    assert recall_at(queries, gallery, (1, 2, 50), query_items=torch.arange(3), gallery_items=items) == {
+        1: pytest.approx(1 / 3),
+        2: pytest.approx(2 / 3),
+        50: pytest.approx(2 / 3),  # item 2 has no answer at all: never found, however deep
+    }
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(3, 4), torch.ones(2, 4), torch.ones(3, 5), torch.ones(0, 4)])
+def test_what_cannot_be_compared_is_refused(bad):
+    with pytest.raises(DataError):
+        paired_cosine(torch.ones(3, 4), bad)
+
+
+def test_a_single_pair_has_no_unpaired_cosine():
+    with pytest.raises(DataError, match="at least 2"):
+        unpaired_cosine(torch.ones(1, 4), torch.ones(1, 4))
+
+
+def test_statistics_agree_with_numpy_in_any_pieces():
+    x = _random(50) + 1
+    unit_x = _n(x)
+    mean = unit_x.mean(0)
+    for chunk in (7, 1000):
+        found = Statistics.of(torch.tensor(x), chunk=chunk)
+        assert found.mean.dtype == torch.float64
+        assert found.count == 50
+        np.testing.assert_allclose(found.mean.numpy(), mean, atol=1e-12)
+        assert float(found.radius) == pytest.approx(np.linalg.norm(unit_x - mean, axis=1).mean())
+    with pytest.raises(DataError, match="0 vectors"):
+        Statistics.of(torch.zeros(0, 3))
+
+
+def test_a_vector_without_direction_is_named():
+    with pytest.raises(DataError, match="row 1"):
+        unit(torch.tensor([[1.0, 0], [0, 0]]))
+
+
+def test_the_text_frame_undoes_centring_at_the_mean_radius():
+    mean = torch.tensor([0.6, 0.0, 0.0])
+    z = torch.tensor([[0.0, 1.0, 0.0]])
+    back = to_text_frame(z * 3, mean, 0.8)
+    torch.testing.assert_close(back, torch.tensor([[0.6, 0.8, 0.0]]))
+    torch.testing.assert_close(centred(back, mean).float(), z)
+
+
+def test_a_centred_bridge_is_compared_in_the_text_frame():
+    text = torch.tensor(_random(40) + 0.7)
+    source = torch.tensor(_random(40, seed=3) * 0.3 + text.numpy() - 1.5)
+    t, v = Statistics.of(text), Statistics.of(source)
+    z = centred(source, v.mean)
+    there = {"text_mean": t.mean, "text_radius": t.radius}
+    columns = {"text_fit_mean": t.mean, "text_fit_radius": t.radius}
+    by_frame = gap_row(z, text, bridged_fit_mean=fit_mean(z, frame="centred", **there), frame="centred", **columns)
+    by_hand = torch.nn.functional.normalize(t.radius * z + t.mean, dim=1)
+    by_value = gap_row(by_hand, text, bridged_fit_mean=torch.from_numpy(_n(by_hand.numpy()).mean(0)), **columns)
+    assert by_frame == pytest.approx(by_value)
+    raw = gap_row(source, text, bridged_fit_mean=v.mean, **columns)
+    assert by_frame["gap_norm"] < 0.3 * raw["gap_norm"]
+    assert list(raw) == [
+        "gap_norm",
+        "paired_cosine",
+        "unpaired_cosine",
+        "centred_paired_cosine",
+        "r_at_1",
+        "r_at_5",
+        "r_at_10",
+        "centred_r_at_1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def coco500(requires_data):
+    with np.load(requires_data / "embeddings" / "coco500_clip_vitb16.npz") as file:
+        return torch.tensor(file["image"]), torch.tensor(file["text"])
+
+
+def test_known_gap_of_real_pairs(coco500):
+    image, text = coco500
+    assert paired_cosine(image, text) == pytest.approx(0.310, abs=5e-4)
+    assert unpaired_cosine(image, text) == pytest.approx(0.162, abs=5e-4)
+    within = unpaired_cosine(image, image)
+    assert within == pytest.approx(0.5315, abs=5e-5)
+    assert within * 499 / 500 + 1 / 500 == pytest.approx(0.532, abs=5e-4)  # the known answer counts i = j too
+    assert unpaired_cosine(text, text) == pytest.approx(0.515, abs=5e-4)
+    assert gap_norm(image, text) == pytest.approx(0.851, abs=5e-4)
+    assert recall_at(image, text, (1,))[1] == pytest.approx(0.552)
+
+
+def test_known_rows_of_identity_and_mean_shift_on_held_out_pairs(coco500):
+    from modbridge.interfaces import FitData
+    from modbridge.spaces import Embeddings
+    from modbridge.testing import MemoryFitting, build, toy_port
+
+    image, text = (x.float() for x in coco500)
+    ports = {"text": toy_port(512), "source": toy_port(512, "image")}
+    rows = {"identity": [], "mean_shift": []}
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(500)
+        fit, test = order[:400], order[400:]
+        stats = Statistics.of(text[fit])
+        there = {"text_mean": stats.mean, "text_radius": stats.radius}
+
+        def side(name, index):
+            values = {"text": text, "source": image}[name][index]
+            return Embeddings(values, ports[name], tuple(map(str, index)))
+
+        for name in rows:
+            bridge = build("bridge", {"type": name}, ports=ports)
+            bridge.fit(FitData(side("text", fit), side("source", fit)), MemoryFitting())
+            crossed = bridge.cross(side("source", test))
+            own = fit_mean(bridge.cross(side("source", fit)).values, frame=crossed.port.frame, **there)
+            # The known answers centre vectors that a bridge moved among the texts by the texts' own mean.
+            fitted = stats.mean if name == "mean_shift" else own
+            columns = {"text_fit_mean": stats.mean, "text_fit_radius": stats.radius, "frame": crossed.port.frame}
+            rows[name].append(gap_row(crossed.values, text[test], bridged_fit_mean=fitted, **columns))
+    mean = {name: {c: np.mean([row[c] for row in of]) for c in of[0]} for name, of in rows.items()}
+    known = {
+        "identity": {"paired_cosine": 0.310, "gap_norm": 0.856, "r_at_1": 0.736, "centred_r_at_1": 0.746},
+        "mean_shift": {"paired_cosine": 0.671, "gap_norm": 0.095, "r_at_1": 0.462, "centred_r_at_1": 0.742},
+    }
+    known["identity"]["centred_paired_cosine"] = 0.313
+    for name, columns in known.items():
+        for column, value in columns.items():
+            assert mean[name][column] == pytest.approx(value, abs=6e-4), (name, column)
