@@ -1,0 +1,72 @@
+"""Reading media: whatever a source gives as an image, as one RGB picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from modbridge.errors import DataError
+
+
+def load_image(item: Any) -> Image.Image:
+    """An image in RGB, upright.
+
+    `item`: a path, a PIL image, or an array (H, W, 3) or (H, W), uint8 or float in 0..1. The EXIF orientation is
+    applied; transparency is dropped, as CLIP's own preprocessing does. Raises DataError, naming the file, for one that
+    is missing, truncated, or no image, and for arrays of another shape or range.
+    """
+    if isinstance(item, Image.Image):
+        return _finished(item, getattr(item, "filename", "") or "an image in memory")
+    if isinstance(item, str | Path):
+        path = Path(item)
+        try:
+            with Image.open(path) as image:
+                return _finished(image, str(path))
+        except FileNotFoundError:
+            raise DataError(f"image {path}: no such file. Correct the path, or leave the item out.") from None
+        except IsADirectoryError:
+            raise DataError(f"image {path}: found a folder, expected an image file.") from None
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DataError(_unreadable(str(path), error)) from error
+    if hasattr(item, "__array__"):
+        return Image.fromarray(_pixels(np.asarray(item)))
+    raise DataError(f"an image was expected (a path, a PIL image, an array); found {type(item).__name__}.")
+
+
+def _finished(image: Image.Image, name: str) -> Image.Image:
+    """Decoded, upright, in RGB."""
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+        raise DataError(_unreadable(name, error)) from error
+    if upright.mode.startswith("I;16"):  # PIL would clip 16-bit values at 255 instead of scaling them
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise DataError(
+            f"image {name}: pixels of mode {upright.mode!r} have no known range. Convert it to 8 bits first."
+        )
+    return upright.convert("RGB")
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"image {name}: cannot be read ({error}). Fetch the file again, or leave the item out."
+
+
+def _pixels(array: np.ndarray) -> np.ndarray:
+    """An array checked and brought to uint8 (H, W, 3)."""
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
+        raise DataError(f"an image array must be (H, W, 3) or (H, W); found shape {array.shape}.")
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0.0 and array.max() <= 1.0):
+            raise DataError(
+                f"an image array of floats must lie in 0..1; found {array.min()} to {array.max()}. Scale it, or give "
+                f"uint8."
+            )
+        array = np.rint(array * 255.0).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DataError(f"an image array must be uint8 or float in 0..1; found {array.dtype}.")
+    return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array

@@ -1,0 +1,126 @@
+"""Contrastive training of a dual encoder (Radford et al. 2021, figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+from modbridge.errors import DataError
+from modbridge.interfaces.fitting import Fitting
+from modbridge.noise import Draw
+from modbridge.training import Batches, train, warmup_then
+from modbridge_clip.open_clip_config import TrainConfig
+
+_HIGHEST_SCALE = math.log(100.0)
+_KEPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Captions:
+    """All captions as token ids (N, L); item i has rows `first[i]` to `first[i] + count[i]`."""
+
+    tokens: torch.Tensor
+    first: torch.Tensor
+    count: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, texts: Sequence[tuple[str, ...]], keys: Sequence[str], tokenize: Callable[[str], torch.Tensor]
+    ) -> Captions:
+        """Raises DataError if an item has no caption."""
+        bare = [key for key, captions in zip(keys, texts, strict=True) if not captions]
+        if bare:
+            raise DataError(
+                f"{len(bare)} items have no caption ({', '.join(bare[:3])}): training a dual encoder takes pairs."
+            )
+        count = torch.tensor([len(captions) for captions in texts])
+        tokens = torch.stack([tokenize(caption) for captions in texts for caption in captions])
+        return cls(tokens, count.cumsum(0) - count, count)
+
+    def drawn(self, rows: torch.Tensor, keys: Sequence[str], seed: int, epoch: int) -> torch.Tensor:
+        """One caption of each of the items `rows`, drawn by (seed, epoch, key): (B, L)."""
+        draw = Draw.of([keys[row] for row in rows.tolist()], seed, epoch).named("caption")
+        chosen = (draw.uniform(1)[:, 0] * self.count[rows]).long().clamp(max=self.count[rows] - 1)
+        return self.tokens[self.first[rows] + chosen]
+
+
+class Images:
+    """The training items' prepared images: kept in memory if they take 1 GiB at most, else read per batch."""
+
+    def __init__(self, count: int, prepare: Callable[[int], torch.Tensor], fitting: Fitting) -> None:
+        self._prepare = prepare
+        first = prepare(0)
+        self._kept: torch.Tensor | None = None
+        if count * first.numel() * first.element_size() <= _KEPT_BYTES:
+            kept = torch.empty((count, *first.shape), dtype=first.dtype)
+            with fitting.progress("preparing images", count) as progress:
+                for row in range(count):
+                    kept[row] = prepare(row)
+                    progress.advance()
+            self._kept = kept
+
+    def batch(self, rows: torch.Tensor) -> torch.Tensor:
+        if self._kept is not None:
+            return self._kept[rows]
+        return torch.stack([self._prepare(row) for row in rows.tolist()])
+
+
+def train_dual_encoder(
+    network: torch.nn.Module,
+    images: Images,
+    captions: Captions,
+    keys: Sequence[str],
+    config: TrainConfig,
+    fitting: Fitting,
+    device: torch.device,
+) -> None:
+    """Train `network` in place: every image against every caption of its batch, both ways.
+
+    AdamW with betas (0.9, 0.98) and epsilon 1e-6, no decay on biases, gains and the scale; cosine schedule.
+    """
+    if len(keys) < 2:
+        raise DataError(f"found {len(keys)} training items; contrastive training needs at least two.")
+    model: Any = network.to(device)
+    fixed = config.logit_scale if not isinstance(config.logit_scale, str) else None
+    if fixed is not None:
+        with torch.no_grad():
+            model.logit_scale.fill_(math.log(fixed))
+    trained = [(name, p) for name, p in network.named_parameters() if not (fixed is not None and name == "logit_scale")]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for _, p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+    batches = Batches(len(keys), config.batch_size, fitting.seed)
+    steps = batches.steps(config.epochs)
+
+    def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+        if fixed is None:
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=_HIGHEST_SCALE)  # as CLIP does: 100 at most
+        image = normalize(model.encode_image(images.batch(rows).to(device)), dim=-1)
+        text = normalize(model.encode_text(captions.drawn(rows, keys, fitting.seed, epoch).to(device)), dim=-1)
+        scale = fixed if fixed is not None else model.logit_scale.exp()
+        logits = scale * image @ text.T
+        pairs = torch.arange(len(rows), device=device)
+        return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
+
+    train(
+        "open_clip",
+        modules={"network": network},
+        optimiser=optimiser,
+        batches=batches,
+        steps=steps,
+        loss=loss,
+        fitting=fitting,
+        schedule=warmup_then("cosine", min(config.warmup, steps // 2), steps),
+    )

@@ -1,0 +1,87 @@
+"""Files of the Hugging Face hub: from the cache, else fetched, else told at once that they cannot be."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+from modbridge.errors import DataError, SetupError
+
+PROBE_SECONDS = 3.0
+T = TypeVar("T")
+
+
+def reachable(url: str) -> bool:
+    """Whether a server answers, found out in three seconds. The hub's own client tries again for half a minute."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS):
+                answers.append(True)
+        except urllib.error.HTTPError:  # it answered
+            answers.append(True)
+        except (OSError, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)  # a name lookup knows no timeout of its own
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers == [True]
+
+
+def require_network(what: str, remedy: str, url: str | None = None) -> None:
+    """Raise SetupError unless `what` can be fetched from `url` (the hub)."""
+    url = url or constants.ENDPOINT
+    if constants.HF_HUB_OFFLINE:
+        raise SetupError(f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. {remedy}")
+    if not reachable(url):
+        raise SetupError(f"{what} is not in the cache, and {url} does not answer. {remedy}")
+
+
+def hub_file(repo: str, names: Sequence[str], revision: str | None = None) -> Path:
+    """The first of a repository's files `names` that there is, from the cache or else from the hub.
+
+    Raises SetupError if it is not cached and the hub cannot be reached, DataError if the hub has none of them.
+    """
+    for name in names:
+        cached = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    require_network(
+        f"{repo} ({' or '.join(names)})", f"Where there is a network, run `hf download {repo}`, or give a local file."
+    )
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    for name in names:
+        try:
+            return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=10))
+        except EntryNotFoundError:
+            continue
+        except HfHubHTTPError as error:
+            raise DataError(f"{repo} cannot be fetched from the hub: {error}") from error
+    raise DataError(f"{repo} on the hub has none of the files {', '.join(names)}.")
+
+
+def from_hub(load: Callable[..., T], repo: str, probe: str, revision: str | None = None, **options: Any) -> T:
+    """`load(repo, ...)`, one of transformers' `from_pretrained`: from the cache if `probe` is there, else by network.
+
+    Raises SetupError if something is not cached and cannot be fetched, DataError if the hub has no such repository.
+    """
+    remedy = f"Where there is a network, run `hf download {repo}`, or give a local folder."
+    if isinstance(try_to_load_from_cache(repo, probe, revision=revision), str):
+        try:
+            return load(repo, revision=revision, local_files_only=True, **options)
+        except (OSError, ValueError):  # cached in part only: go on by network
+            pass
+    require_network(f"{repo} (whole)", remedy)
+    try:
+        return load(repo, revision=revision, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{repo} cannot be loaded from the hub: {error}") from error
