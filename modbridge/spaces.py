@@ -46,7 +46,8 @@ class Port:
     bridge: str | None = None
 
     def __str__(self) -> str:
-        shape = f"{self.space.dim}-d" if self.tokens is None else f"{self.tokens} x {self.space.dim}"
+        dim = self.space.dim or "?"
+        shape = f"{dim}-d" if self.tokens is None else f"{self.tokens} x {dim}"
         through = f", through {self.bridge}" if self.bridge else ""
         return f"{self.frame} {shape} {self.modality} vectors of {self.space.id}{through}"
 

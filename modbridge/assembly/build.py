@@ -21,9 +21,7 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
     """
     spec = registry.get(kind, config.type)
     kinds = dict(type(config).part_fields())
-    parts = {
-        name: build_component(part, kinds[name], registry, context) for name, part in config.parts().items()
-    }
+    parts = {name: build_component(part, kinds[name], registry, context) for name, part in config.parts().items()}
     implementation = spec.load_impl()
     with guard(kind, config.type, spec.plugin, "it was built"):
         return implementation(config, replace(context, parts=parts))

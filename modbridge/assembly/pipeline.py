@@ -138,8 +138,8 @@ def _local(run: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None))
     except RepositoryNotFoundError as error:
-        raise DataError(f"{run}: no such repository on the hub. Look at its name, or log in if it is private.") from error
+        raise DataError(
+            f"{run}: no such repository on the hub. Look at its name, or log in if it is private."
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise SetupError(f"{run} cannot be fetched ({type(error).__name__}); is there a network?") from error
-
-

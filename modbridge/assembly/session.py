@@ -30,6 +30,7 @@ from modbridge.talk import Talk
 
 T = TypeVar("T")
 TRAINING_LOG = "training.jsonl"
+SAID_SECONDS = 1.0  # shorter stages are not worth a line
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,13 @@ class Session:
         cached = self.cache.has(stage, key)
         if not cached:
             self.plugins.event("stage_started", stage=stage, key=key, label=label)
-            self.talk.say(f"{stage}: {label} ...")
         wait = lambda: self.talk.say(f"{stage}: {label}: another process is making it; waiting")  # noqa: E731
         folder = self.cache.make(stage, key, build, wait)
         seconds = time.monotonic() - begun
         self.done.append(StageDone(stage, key, label, cached, seconds))
         self.plugins.event("stage_cached" if cached else "stage_finished", stage=stage, key=key, label=label)
-        if not cached:
-            self.talk.say(f"{stage}: {label} done in {seconds:.1f} s")
+        if not cached and seconds >= SAID_SECONDS:
+            self.talk.say(f"{stage}: {label}, {seconds:.0f} s")
         return folder
 
     def remember(self, key: str, make: Callable[[], T]) -> T:
@@ -107,7 +107,9 @@ class Session:
         device = torch.device(name)
         there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not there.get(device.type, False):
-            raise SetupError(f"the device {name!r} is not there; found cpu only. Use device: cpu, or a machine with it.")
+            raise SetupError(
+                f"the device {name!r} is not there; found cpu only. Use device: cpu, or a machine with it."
+            )
         return device
 
     def build(self, config: ComponentConfig, kind: str, context: BuildContext) -> Any:

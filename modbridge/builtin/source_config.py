@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, PositiveInt, model_validator
 
 from modbridge.config.kinds import SourceConfig
 
@@ -22,34 +22,20 @@ def _a_window(rows: tuple[int, int]) -> tuple[int, int]:
     return rows
 
 
-def _a_medium(modality: str) -> str:
-    if modality == "text" or not modality.isidentifier():
-        raise ValueError('expected the modality of the items beside their texts, like "image" or "audio"')
-    return modality
-
-
 Window = Annotated[tuple[int, int], AfterValidator(_a_window)]
 
 
 class MediaSourceConfig(SourceConfig):
     """What the file sources have in common.
 
-    `modality`: of the items beside their texts. `rows`: [start, stop] takes a part of the items, in order; `limit`
+    `rows`: [start, stop] takes a part of the items, in order; `limit`
     takes at most so many, after `rows`. `missing`: "error" refuses a source with missing files, "skip" leaves those
     items out and lists them in the source's `skipped`.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    # An alias, since pydantic can't let a field take the place of the base's property of that name.
-    medium: Annotated[str, AfterValidator(_a_medium), Field(alias="modality")] = "image"
     rows: Window | None = None
     limit: PositiveInt | None = None
     missing: Missing = "error"
-
-    @property
-    def modality(self) -> str:
-        return self.medium
 
 
 class FolderConfig(MediaSourceConfig):

@@ -54,4 +54,6 @@ def command(
     print_table(result["rows"])
     click.echo()
     pairs = result["all_pairs"]
-    print_rows(("all pairs, no bridge", ""), [(name.replace("_", " "), f"{value:.3f}") for name, value in pairs.items()])
+    print_rows(
+        ("all pairs, no bridge", ""), [(name.replace("_", " "), f"{value:.3f}") for name, value in pairs.items()]
+    )

@@ -18,9 +18,7 @@ from modbridge.errors import DataError
 @click.option("--decoder", default="prefix_lm", show_default=True)
 @click.option("--metrics", default="bleu,rouge_l,cider", show_default=True, help="Comma-separated.")
 @click.pass_obj
-def command(
-    state: State, file: str | None, source: str, encoder: str, bridge: str, decoder: str, metrics: str
-) -> None:
+def command(state: State, file: str | None, source: str, encoder: str, bridge: str, decoder: str, metrics: str) -> None:
     """Write a commented config with every field of the chosen parts; to stdout without FILE.
 
     \b

@@ -19,9 +19,7 @@ from modbridge.plugins.registry import KINDS, ComponentSpec
 @click.option("--dim", type=click.IntRange(1), default=512, show_default=True, help="The dimension of its vectors.")
 @json_option
 @click.pass_obj
-def command(
-    state: State, kind: str, name: str, sets: tuple[str, ...], build: bool, dim: int, as_json: bool
-) -> None:
+def command(state: State, kind: str, name: str, sets: tuple[str, ...], build: bool, dim: int, as_json: bool) -> None:
     """Show a component: fields and defaults, ports, an example, where its code is.
 
     \b
@@ -29,15 +27,17 @@ def command(
       modbridge show bridge mean_shift
       modbridge show prior ddpm --set denoiser.width=1024 --build --json
     """
-    from modbridge.config.document import parse_sets
-    from modbridge.config.overrides import deep_merge
+    from modbridge.config.overrides import apply_sets
     from modbridge.config.template import field_table, render_example
 
     registry = state.plugins.registry
     if kind not in KINDS:
         raise ConfigError([Problem("", f"no such kind: {kind!r}", hint=f"kinds: {', '.join(KINDS)}")])
     spec = registry.get(kind, name)
-    block = deep_merge({"type": name, **spec.example}, parse_sets(sets)) if sets else None
+    problems: list[Problem] = []
+    block, _ = apply_sets({"type": name, **spec.example}, {}, sets, problems)
+    if problems:
+        raise ConfigError(problems)
     found: dict[str, Any] = {
         "kind": kind,
         "name": name,
@@ -50,7 +50,7 @@ def command(
         "example": render_example(kind, name, registry),
     }
     if build:
-        found["parameters"] = _parameters(spec, block or {"type": name, **spec.example}, state, dim)
+        found["parameters"] = _parameters(spec, block, state, dim)
     if as_json:
         print_json(found)
         return
@@ -69,13 +69,13 @@ def command(
     click.echo(f"\n{found['example']}")
 
 
-def _config(spec: ComponentSpec, block: dict[str, Any] | None, state: State) -> Any:
+def _config(spec: ComponentSpec, block: dict[str, Any], state: State) -> Any:
     from modbridge.config.blocks import validate_block
 
-    return validate_block(spec.kind, block or {"type": spec.name, **spec.example}, state.plugins.registry)
+    return validate_block(spec.kind, block, state.plugins.registry)
 
 
-def _ports(spec: ComponentSpec, block: dict[str, Any] | None, state: State, dim: int) -> dict[str, str]:
+def _ports(spec: ComponentSpec, block: dict[str, Any], state: State, dim: int) -> dict[str, str]:
     """What the component takes and gives, for the fields at hand."""
     from modbridge.spaces import Port, Space
 

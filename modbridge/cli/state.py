@@ -48,7 +48,9 @@ def shared_options() -> list[click.Option]:
 
     about = {"expose_value": False, "callback": keep, "is_eager": True}
     return [
-        click.Option(["--plugin", "plugin_files"], multiple=True, metavar="FILE", help="Also load this .py file.", **about),
+        click.Option(
+            ["--plugin", "plugin_files"], multiple=True, metavar="FILE", help="Also load this .py file.", **about
+        ),
         click.Option(["--debug", "debug"], is_flag=True, help="Show tracebacks.", **about),
         click.Option(["--quiet", "quiet"], is_flag=True, help="No talk, no progress.", **about),
     ]
@@ -72,8 +74,12 @@ def work_options(function: F) -> F:
     """Where and how work is done; none of these changes a result."""
     for decorator in reversed(
         [
-            click.option("--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]"),
-            click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says."),
+            click.option(
+                "--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]"
+            ),
+            click.option(
+                "--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says."
+            ),
             click.option(
                 "--on-error",
                 type=click.Choice(["raise", "skip"]),
@@ -82,7 +88,10 @@ def work_options(function: F) -> F:
                 help="What to do with items that cannot be read.",
             ),
             click.option(
-                "--checkpoint-seconds", type=click.FloatRange(0), default=20.0, show_default=True,
+                "--checkpoint-seconds",
+                type=click.FloatRange(0),
+                default=20.0,
+                show_default=True,
                 help="How often long fits save their state.",
             ),
         ]

@@ -78,7 +78,9 @@ def check_model(cls: type[Any], values: Mapping[str, Any], path: str, problems: 
                 problems.append(Problem(where, "is missing; it has no default"))
             else:
                 message = item["msg"].removeprefix("Value error, ")
-                problems.append(Problem(where.rstrip("."), f"{message[0].lower()}{message[1:]}; found {item['input']!r}"))
+                problems.append(
+                    Problem(where.rstrip("."), f"{message[0].lower()}{message[1:]}; found {item['input']!r}")
+                )
         return None
     except ModbridgeError as error:
         problems.append(Problem(path, str(error)))

@@ -6,7 +6,9 @@ these in modules as light as this one.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator
 
 from modbridge.config.component import ComponentConfig
 from modbridge.spaces import Port
@@ -14,13 +16,17 @@ from modbridge.spaces import Port
 Augmentation = Literal["none", "noise", "diffusion"]
 
 
+def _a_modality(name: str) -> str:
+    if name == "text" or not name.isidentifier():
+        raise ValueError('expected the modality of the items beside their texts, like "image" or "audio"')
+    return name
+
+
 class SourceConfig(ComponentConfig):
     """Config of a source."""
 
-    @property
-    def modality(self) -> str:
-        """The modality of its items beside their texts: "image", "audio"."""
-        return "image"
+    modality: Annotated[str, AfterValidator(_a_modality)] = "image"
+    """The modality of its items beside their texts: "image", "audio"."""
 
     @property
     def captioned(self) -> bool:

@@ -85,7 +85,5 @@ class Bridge(Component[BridgeConfigT]):
         with torch.inference_mode():
             if len(x) == 0:
                 return x
-            parts = [
-                function(x[i : i + CHUNK], draw.select(slice(i, i + CHUNK))) for i in range(0, len(x), CHUNK)
-            ]
+            parts = [function(x[i : i + CHUNK], draw.select(slice(i, i + CHUNK))) for i in range(0, len(x), CHUNK)]
             return torch.cat(parts)

@@ -71,7 +71,9 @@ class Encoder(Component[EncoderConfigT]):
                 f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(prepared)} items at {port}."
             )
         if not torch.isfinite(values).all():
-            bad = [key for key, ok in zip(keys, torch.isfinite(values).flatten(1).all(1).tolist(), strict=True) if not ok]
+            bad = [
+                key for key, ok in zip(keys, torch.isfinite(values).flatten(1).all(1).tolist(), strict=True) if not ok
+            ]
             raise DataError(f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} items).")
         return Embeddings(values, port, tuple(keys))
 

@@ -143,9 +143,7 @@ def installed() -> list[Candidate]:
     found = []
     for point in metadata.entry_points(group=ENTRY_POINTS):
         dist = point.dist
-        found.append(
-            Candidate(point.name, dist.name if dist else "?", dist.version if dist else "?", point.load)
-        )
+        found.append(Candidate(point.name, dist.name if dist else "?", dist.version if dist else "?", point.load))
     return sorted(found, key=lambda c: (c.distribution != PROJECT, c.name))
 
 

@@ -12,7 +12,9 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError
+from modbridge.geometry import Statistics
 from modbridge.interfaces.source import text_key
+from modbridge.measures import fit_mean
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import Rows, fitted_bridge, item_rows, train_vectors
@@ -25,7 +27,8 @@ from modbridge.store.keys import stable_hash
 class Crossed:
     """Held-out items: their vectors as encoded, as bridged, and of their paired caption, row by row.
 
-    `fit_mean`: the mean (D,) of the bridged vectors of the fit split, for centred measures. `key` decides `bridged`.
+    `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable with raw texts, for centred
+    measures. `key` decides `bridged`.
     """
 
     source: Embeddings
@@ -41,6 +44,13 @@ class Split:
 
     fit: Rows
     test: Rows
+
+
+def text_statistics(session: Session, cell: Cell, split: Split | None = None) -> Statistics:
+    """Mean and radius of the fit split's text vectors."""
+    key = embed_key(session, cell, "train", "text")
+    vectors = lambda: train_vectors(session, cell, "text", split and split.fit).values  # noqa: E731
+    return session.remember(f"text statistics {key} {split and split.fit.name}", lambda: Statistics.of(vectors()))
 
 
 def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[Embeddings, Embeddings]:
@@ -70,12 +80,12 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     number = cell.config.evaluate.caption
     source, text = held_out(session, cell, split)
     if cell.config.evaluate.input == "text":
-        mean = train_vectors(session, cell, "text", split and split.fit).values.double().mean(0)
-        key = stable_hash(["text", embed_key(session, cell, where, "text"), number])
+        mean = text_statistics(session, cell, split).mean
+        key = stable_hash(["text", *(embed_key(session, cell, w, "text") for w in ("train", where)), number])
         return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
 
     fitted = fitted_bridge(session, cell, config, split and split.fit)
-    parts = [embed_key(session, cell, w, modality) for w in ("train", where)]
+    parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
     names = [split.fit.name, split.test.name] if split else None
     key = stable_hash([fitted.key, config.key_fields("cross"), parts, names, cell.config.seed, session.on_error])
 
@@ -83,7 +93,10 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         fit = train_vectors(session, cell, modality, split and split.fit)
         with session.guard(config, "bridge", "it carried vectors across"):
             values = fitted.bridge.cross(source, cell.config.seed).values
-            mean = fitted.bridge.cross(fit, cell.config.seed).values.double().mean(0)
+            bridged_fit = fitted.bridge.cross(fit, cell.config.seed)
+        text = text_statistics(session, cell, split)
+        frame = bridged_fit.port.frame
+        mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text.mean, text_radius=text.radius)
         save_file({"values": values.cpu(), "fit_mean": mean.cpu()}, out / "bridged.safetensors")
         write_manifest(out, {"kind": "bridged", "type": config.type})
 

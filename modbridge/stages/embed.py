@@ -74,7 +74,7 @@ def _texts(source: Source[Any], *, stored: bool) -> _Items:
     distinct: dict[str, int] = {}
     names: list[str] = []
     for row, item in enumerate(source.keys()):
-        for number in source.text_rows(row):
+        for number in range(source.embedded_texts(row)):
             text = source.texts(row)[number]
             keys.append(text_key(item, number))
             at = distinct.setdefault(keys[-1] if stored else text, len(distinct))

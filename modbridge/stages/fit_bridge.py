@@ -57,7 +57,9 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
         raise ConfigError([Problem("bridge", f"{config.type!r} needs {sorted(unknown)}; known: text, source, pairs")])
     wants_source = bool(config.needs & {"source", "pairs"})
     inputs = {
-        "text": embed_key(session, cell, "train", "text") if "text" in config.needs or "pairs" in config.needs else None,
+        "text": embed_key(session, cell, "train", "text")
+        if "text" in config.needs or "pairs" in config.needs
+        else None,
         "source": embed_key(session, cell, "train", modality) if wants_source else None,
         "rows": rows and rows.name,
     }

@@ -38,8 +38,14 @@ def required_decoder(cell: Cell) -> DecoderConfig:
     """The cell's decoder config, or a ConfigError that says what to add."""
     if cell.config.decoder is None:
         raise ConfigError(
-            [Problem("decoder", "is missing; this stage needs one", where=cell.document.where(""),
-                     hint="add `decoder: {type: ...}`, or stop earlier with --until fit_bridge")]
+            [
+                Problem(
+                    "decoder",
+                    "is missing; this stage needs one",
+                    where=cell.document.where(""),
+                    hint="add `decoder: {type: ...}`, or stop earlier with --until fit_bridge",
+                )
+            ]
         )
     return cell.config.decoder
 

@@ -59,9 +59,7 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
             with session.guard(config, "encoder", "it was trained"):
                 found.fit(source, fitting)
             fitting.write_log(out)
-            session.save(
-                found, "encoder", out, seed=cell.config.seed, data=session.fingerprint(cell.config.data.train)
-            )
+            session.save(found, "encoder", out, seed=cell.config.seed, data=session.fingerprint(cell.config.data.train))
 
         folder = session.stage("fit_encoder", key, config.type, build)
         load_component(found, folder)

@@ -9,7 +9,8 @@ import numpy as np
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
 from modbridge.errors import ConfigError, DataError, Problem
-from modbridge.measures import all_pairs
+from modbridge.geometry import Statistics
+from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosine
 from modbridge.stages.cross import Split, held_out
 from modbridge.stages.fit_bridge import Rows
 from modbridge.stages.score import measured
@@ -36,8 +37,14 @@ def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:
     if config.fit is None:
         if cell.config.data.test is None:
             raise ConfigError(
-                [Problem("data.test", "is missing, and gap.fit does not split data.train",
-                         where=cell.document.where("data"), hint="give data.test, or gap.fit: 400")]
+                [
+                    Problem(
+                        "data.test",
+                        "is missing, and gap.fit does not split data.train",
+                        where=cell.document.where("data"),
+                        hint="give data.test, or gap.fit: 400",
+                    )
+                ]
             )
         return [(config.seeds[0], None)]
     keys = session.source(cell.config.data.train).keys()
@@ -61,6 +68,21 @@ def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:
 
 
 def whole(session: Session, cell: Cell) -> dict[str, float]:
-    """The gap of all held-out pairs as the encoder gives them, nothing fitted."""
+    """The gap of all held-out pairs as the encoder gives them, nothing fitted.
+
+    `image_image_cosine` is the mean over all pairs of images, each with itself included, which is the squared length
+    of their mean; `image_image_unpaired_cosine` leaves those out. The same for texts.
+    """
     source, text = held_out(session, cell)
-    return all_pairs(source.values, text.values)
+    row = {
+        "n": len(source),
+        "gap_norm": gap_norm(source.values, text.values),
+        "paired_cosine": paired_cosine(source.values, text.values),
+        "unpaired_cosine": unpaired_cosine(source.values, text.values),
+        "r_at_1": recall_at(source.values, text.values)[1],
+    }
+    for side in (source, text):
+        name = f"{side.port.modality}_{side.port.modality}"
+        row[f"{name}_cosine"] = float(Statistics.of(side.values).mean.norm() ** 2)
+        row[f"{name}_unpaired_cosine"] = unpaired_cosine(side.values, side.values)
+    return row

@@ -52,7 +52,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     if (out / RUN).is_file() and (out / "report.html").is_file() and read_run(out).get("result") == result:
         return out / "report.html"
     if out.exists() and any(out.iterdir()) and not (out / RUN).is_file() and not (out / ".modbridge").is_file():
-        raise DataError(f"{out} exists and is no run of modbridge; nothing was written. Give another folder with --out.")
+        raise DataError(
+            f"{out} exists and is no run of modbridge; nothing was written. Give another folder with --out."
+        )
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / ".modbridge").touch()
@@ -215,7 +217,9 @@ def _html(
     figures: Sequence[tuple[str, Path]],
 ) -> str:
     cell = experiment.first
-    pictures = "".join(f"<img class='figure' src='{_inline(path.read_bytes())}' alt='{name}'>" for name, path in figures)
+    pictures = "".join(
+        f"<img class='figure' src='{_inline(path.read_bytes())}' alt='{name}'>" for name, path in figures
+    )
     return _PAGE.format(
         name=html.escape(cell.config.name),
         table=as_html(table),
@@ -293,4 +297,3 @@ thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ backgro
 <pre>{config}</pre>
 </html>
 """
-

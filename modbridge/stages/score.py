@@ -12,9 +12,8 @@ from modbridge.assembly.session import Session
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError
 from modbridge.interfaces.metric import Metric, Reference, Score
-from modbridge.measures import gap_row, text_frame_of
-from modbridge.stages.cross import Crossed, Split, crossed
-from modbridge.stages.fit_bridge import train_vectors
+from modbridge.measures import gap_row
+from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
 from modbridge.stages.generate import Generated, generated
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
@@ -43,8 +42,15 @@ def measured(
 
 def gap_columns(session: Session, cell: Cell, vectors: Crossed, split: Split | None = None) -> dict[str, float]:
     """The gap measures of crossed vectors, with the text statistics of the fit split."""
-    frame = text_frame_of(train_vectors(session, cell, "text", split and split.fit).values)
-    return gap_row(vectors.bridged, vectors.text, bridged_fit_mean=vectors.fit_mean, text_frame=frame)
+    text = text_statistics(session, cell, split)
+    return gap_row(
+        vectors.bridged.values,
+        vectors.text.values,
+        bridged_fit_mean=vectors.fit_mean,
+        text_fit_mean=text.mean,
+        text_fit_radius=text.radius,
+        frame=vectors.bridged.port.frame,
+    )
 
 
 def build_metrics(session: Session, cell: Cell) -> list[Metric[Any]]:

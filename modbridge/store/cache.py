@@ -45,7 +45,9 @@ class Cache:
             work.mkdir(parents=True, exist_ok=True)
             (self.root / "locks").mkdir(exist_ok=True)
         except OSError as error:
-            raise SetupError(f"the cache {self.root} cannot be written ({error}); give another with --cache.") from error
+            raise SetupError(
+                f"the cache {self.root} cannot be written ({error}); give another with --cache."
+            ) from error
         lock = FileLock(self.root / "locks" / f"{stage}-{key}.lock")
         try:
             lock.acquire(timeout=0)

@@ -19,7 +19,9 @@ def toy_port(dim: int = 16, modality: str = "text", space: str = "toy") -> Port:
     return Port(space=Space(id=space, dim=dim), modality=modality)
 
 
-def toy_embeddings(count: int, dim: int = 16, modality: str = "text", *, seed: int = 0, shift: float = 0.5) -> Embeddings:
+def toy_embeddings(
+    count: int, dim: int = 16, modality: str = "text", *, seed: int = 0, shift: float = 0.5
+) -> Embeddings:
     """Unit vectors around a mean of their modality's own, so that there is a gap to close."""
     keys = tuple(f"{modality}{i}" for i in range(count))
     values = Draw.of(keys, seed).normal(dim)
