@@ -57,11 +57,13 @@ def hub_file(repo: str, names: Sequence[str], revision: str | None = None) -> Pa
     require_network(
         f"{repo} ({' or '.join(names)})", f"Where there is a network, run `hf download {repo}`, or give a local file."
     )
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     for name in names:
         try:
             return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=10))
+        except LocalEntryNotFoundError as error:  # the network went away
+            raise SetupError(f"{repo}/{name} could not be fetched from the hub: {error}") from error
         except EntryNotFoundError:
             continue
         except HfHubHTTPError as error:
@@ -75,12 +77,13 @@ def from_hub(load: Callable[..., T], repo: str, probe: str, revision: str | None
     Raises SetupError if something is not cached and cannot be fetched, DataError if the hub has no such repository.
     """
     remedy = f"Where there is a network, run `hf download {repo}`, or give a local folder."
+    what = repo
     if isinstance(try_to_load_from_cache(repo, probe, revision=revision), str):
         try:
             return load(repo, revision=revision, local_files_only=True, **options)
-        except (OSError, ValueError):  # cached in part only: go on by network
-            pass
-    require_network(f"{repo} (whole)", remedy)
+        except (OSError, ValueError) as error:  # cached in part only, most likely: go on by network
+            what = f"{repo} cannot be loaded from what is cached ({str(error).splitlines()[0]}); the rest of it"
+    require_network(what, remedy)
     try:
         return load(repo, revision=revision, **options)
     except (OSError, ValueError) as error:

@@ -274,3 +274,7 @@ def test_a_cached_model_is_used_offline(twins: tuple[Path, Path], tmp_path: Path
     )
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environ)
+
+    (repo / "snapshots" / "abc" / "model.safetensors").unlink()  # cached in part
+    partly = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert "SetupError: someone/tiny cannot be loaded from what is cached" in partly.stderr
