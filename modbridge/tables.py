@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeGuard
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ HEADINGS = {
 }
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -73,7 +73,7 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
     summary = []
     for members in groups.values():
         if len(members) == 1:
-            summary.append({k: v for k, v in members[0].items()})
+            summary.append(dict(members[0]))
             continue
         merged: Row = {}
         for column in members[0]:
@@ -81,8 +81,9 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
             if column == over:
                 merged[f"{over}s"] = values
             elif column not in HIDDEN and all(is_number(value) for value in values):
-                merged[column] = fmean(values)
-                merged[f"{column}_std"] = stdev(values)
+                numbers = [float(value) for value in values if is_number(value)]
+                merged[column] = fmean(numbers)
+                merged[f"{column}_std"] = stdev(numbers)
             elif column == "cell":
                 merged[column] = label(members[0])[0]
             else:

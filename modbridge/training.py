@@ -138,7 +138,7 @@ def train(
                 fitting.log(fit=label, step=step + 1, loss=last, lr=base_rates[0] * rate)
             progress.advance(note=f"loss {last:.4f}" if math.isfinite(last) else "")
 
-            def state(done: int = step + 1) -> dict[str, object]:
+            def state(done: int = step + 1, running: float = running, last: float = last) -> dict[str, object]:
                 return {
                     "modules": {name: module.state_dict() for name, module in kept.items()},
                     "optimiser": optimiser.state_dict(),

@@ -112,9 +112,8 @@ def test_a_truncated_file_of_vectors(call: Call, world: Path, tmp_path: Path) ->
     file = tmp_path / "v.safetensors"
     save_file({"image": torch.randn(5, 4), "text": torch.randn(5, 4)}, file)
     file.write_bytes(file.read_bytes()[:-40])
-    sets = (
-        "encoder={type: precomputed, file: %s, space: s, vectors: {image: {array: image}, text: {array: text}}}" % file
-    )
+    vectors = "{image: {array: image}, text: {array: text}}"
+    sets = f"encoder={{type: precomputed, file: {file}, space: s, vectors: {vectors}}}"
     result = call("gap", world, "--set", sets)
     assert result.code == 1
     assert "v.safetensors" in result.err
@@ -187,7 +186,7 @@ def test_no_disk_left(call: Call, world: Path, tmp_path: Path, monkeypatch: pyte
     result = call("run", world)
     assert result.code == 4
     assert "disk" in result.err.lower() or "space" in result.err
-    assert not [p for p in (tmp_path / "cache").rglob("modbridge.json")]
+    assert not list((tmp_path / "cache").rglob("modbridge.json"))
     monkeypatch.undo()
     monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
     assert call("run", world, "--out", tmp_path / "run").code == 0

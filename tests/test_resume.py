@@ -16,8 +16,9 @@ from .conftest import TOY
 
 def command(world: Path, cache: Path, out: Path) -> list[str]:
     return [
-        sys.executable, "-m", "modbridge", "run", str(world), "--plugin", str(TOY), "--cache", str(cache), "--out", str(out),
-        "--checkpoint-seconds", "0", "--set", "decoder.pause=0.03", "--set", "bridge={type: c3, frame: text}",
+        sys.executable, "-m", "modbridge", "run", str(world), "--plugin", str(TOY), "--cache", str(cache),
+        "--out", str(out), "--checkpoint-seconds", "0", "--set", "decoder.pause=0.03",
+        "--set", "bridge={type: c3, frame: text}",
     ]  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> N
         process = subprocess.Popen(
             command(world, tmp_path / "cache", tmp_path / "killed"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        # Most of the time goes by before the first stage begins (imports); then the stages take about a second and a half.
+        # Most of the time goes by in imports; then the stages take about a second and a half.
         work = tmp_path / "cache" / "work"
         deadline = time.monotonic() + 60
         while process.poll() is None and not work.is_dir() and time.monotonic() < deadline:

@@ -39,9 +39,8 @@ def test_a_run_captions_held_out_images(call: Call, world: Path, tmp_path: Path)
     assert row["paired_cosine"] > 0.9
     assert row["tokenizer"]
     run = tmp_path / "run"
-    for name in (
-        "config.yaml resolved.json versions.json table.json table.md metrics.jsonl predictions.jsonl report.html run.json"
-    ).split():
+    names = "config.yaml resolved.json versions.json table.json table.md metrics.jsonl predictions.jsonl"
+    for name in [*names.split(), "report.html", "run.json"]:
         assert (run / name).stat().st_size > 0, name
     assert (run / "config.yaml").read_text() == world.read_text()
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from modbridge.config.kinds import BridgeConfig, PriorConfig
 from modbridge.config.pipeline import PipelineConfig
@@ -43,7 +44,10 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         takes = ", ".join(config.encoder.modalities)
         message = f"{config.encoder.type!r} cannot encode {' or '.join(missing)}; it takes {takes}"
         raise ConfigError([*problems, Problem("encoder", message)])
-    found = ports or {m: config.encoder.emits(m) for m in (modality, "text")}
+    try:
+        found = ports or {m: config.encoder.emits(m) for m in (modality, "text")}
+    except ModbridgeError as error:
+        raise ConfigError([*problems, Problem("encoder", str(error))]) from error
     source, text = found[modality], found["text"]
 
     bridged = _crossing(config.bridge, source, text, "bridge", problems)
@@ -52,7 +56,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     for path, bridge in [("bridge", config.bridge), ("augment", config.augment)]:
         for name, part in (bridge.parts() if bridge else {}).items():
             if isinstance(part, PriorConfig):
-                _attempt(lambda part=part: part.check(text), None, f"{path}.{name}", problems)  # type: ignore[misc]
+                _attempt(partial(part.check, text), None, f"{path}.{name}", problems)
     for i, bridge in enumerate(config.gap.bridges):
         _crossing(bridge, source, text, f"gap.bridges.{i}", problems)
     if config.decoder is not None:

@@ -46,13 +46,13 @@ def shared_options() -> list[click.Option]:
         elif value:
             setattr(state, str(param.name), True)
 
-    about = {"expose_value": False, "callback": keep, "is_eager": True}
+    def option(names: list[str], text: str, **more: Any) -> click.Option:
+        return click.Option(names, help=text, expose_value=False, callback=keep, is_eager=True, **more)
+
     return [
-        click.Option(
-            ["--plugin", "plugin_files"], multiple=True, metavar="FILE", help="Also load this .py file.", **about
-        ),
-        click.Option(["--debug", "debug"], is_flag=True, help="Show tracebacks.", **about),
-        click.Option(["--quiet", "quiet"], is_flag=True, help="No talk, no progress.", **about),
+        option(["--plugin", "plugin_files"], "Also load this .py file.", multiple=True, metavar="FILE"),
+        option(["--debug", "debug"], "Show tracebacks.", is_flag=True),
+        option(["--quiet", "quiet"], "No talk, no progress.", is_flag=True),
     ]
 
 

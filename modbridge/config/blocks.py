@@ -1,4 +1,4 @@
-"""One block of a config: the word `type` is looked up first, then that component's own config class validates the rest."""
+"""One block of a config: its word `type` is looked up first, then that component's config class validates it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def check_block(
             values[name] = check_block(part_kind, values[name], registry, f"{dotted}{name}", problems)
     if len(problems) > before:
         values = {k: v for k, v in values.items() if not (v is None and block.get(k) is not None)}
-    return check_model(cls, values, path, problems)  # type: ignore[return-value]
+    model: ComponentConfig | None = check_model(cls, values, path, problems)
+    return model
 
 
 def check_model(cls: type[Any], values: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:

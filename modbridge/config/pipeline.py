@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -120,15 +120,18 @@ def _check_section(
             checked[name] = check_block(kind, value, registry, f"{dotted}{name}", problems)
             if checked[name] is None:
                 broken.add(name)
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
-            if isinstance(value, Mapping):
-                checked[name] = _check_section(field.annotation, value, f"{dotted}{name}", registry, problems)
-                if checked[name] is None:
-                    broken.add(name)
+        elif _is_section(field.annotation) and isinstance(value, Mapping):
+            checked[name] = _check_section(field.annotation, value, f"{dotted}{name}", registry, problems)
+            if checked[name] is None:
+                broken.add(name)
     found: list[Problem] = []
     model = check_model(cls, {k: v for k, v in checked.items() if k not in broken}, path, found)
     problems += [p for p in found if p.path.removeprefix(dotted) not in broken]
     return None if broken else model
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[_Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, _Section)
 
 
 def dump(value: Any) -> Any:

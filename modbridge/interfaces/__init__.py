@@ -1,14 +1,23 @@
 """The abstract parts of a pipeline: Encoder -> Bridge (with a Prior) -> Decoder, and what surrounds them."""
 
-from modbridge.interfaces.bridge import Bridge, BridgeConfig, FitData
+from modbridge.config.kinds import (
+    BridgeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    MetricConfig,
+    PriorConfig,
+    SourceConfig,
+    VocabularyConfig,
+)
+from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
-from modbridge.interfaces.decoder import Decoded, Decoder, DecoderConfig
-from modbridge.interfaces.encoder import Encoder, EncoderConfig
+from modbridge.interfaces.decoder import Decoded, Decoder
+from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting, Progress, TextVectors
-from modbridge.interfaces.metric import Metric, MetricConfig, Reference, Score
-from modbridge.interfaces.prior import Prior, PriorConfig
-from modbridge.interfaces.source import Source, SourceConfig, check_keys, text_key
-from modbridge.interfaces.vocabulary import Entity, Vocabulary, VocabularyConfig
+from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.interfaces.prior import Prior
+from modbridge.interfaces.source import Source, check_keys, text_key
+from modbridge.interfaces.vocabulary import Entity, Vocabulary
 
 __all__ = [
     "Bridge",

@@ -14,7 +14,6 @@ from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.spaces import Embeddings
 
-
 DecoderConfigT = TypeVar("DecoderConfigT", bound=DecoderConfig)
 
 

@@ -15,7 +15,6 @@ from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
 from modbridge.spaces import Embeddings, Port
 
-
 EncoderConfigT = TypeVar("EncoderConfigT", bound=EncoderConfig)
 
 
@@ -66,9 +65,10 @@ class Encoder(Component[EncoderConfigT]):
             stored = self.lookup(keys, modality)
             values = self.embed(self.collate(prepared, modality), modality) if stored is None else stored
             values = values.to(self.device, torch.float32)
-        if values.shape[0] != len(prepared) or values.shape[-1] != port.space.dim:
+        if values.shape[0] != len(prepared) or port.space.dim not in (None, values.shape[-1]):
             raise PluginError(
-                f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(prepared)} items at {port}."
+                f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(prepared)} items; "
+                f"expected {port}."
             )
         if not torch.isfinite(values).all():
             bad = [

@@ -48,8 +48,8 @@ class Fitting(Protocol):
 class TextVectors:
     """The vectors a decoder is trained on: text embeddings as the augmenter gives them.
 
-    `batch(rows, epoch)` -> float tensor (len(rows), D) or (len(rows), n, D) on the training device. With fresh noise every
-    epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors.
+    `batch(rows, epoch)` -> float tensor (len(rows), D) or (len(rows), n, D) on the training device. With fresh noise
+    every epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors.
     """
 
     embeddings: Embeddings

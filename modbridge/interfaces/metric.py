@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 from modbridge.config.kinds import MetricConfig
 from modbridge.interfaces.decoder import Decoded
 
-
 MetricConfigT = TypeVar("MetricConfigT", bound=MetricConfig)
 
 

@@ -13,7 +13,6 @@ from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 
-
 PriorConfigT = TypeVar("PriorConfigT", bound=PriorConfig)
 
 

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 from modbridge.config.kinds import SourceConfig
 from modbridge.errors import DataError
 
-
 SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
 
 

@@ -10,7 +10,6 @@ from modbridge.config.kinds import VocabularyConfig
 from modbridge.interfaces.component import Component
 from modbridge.spaces import Embeddings
 
-
 VocabularyConfigT = TypeVar("VocabularyConfigT", bound=VocabularyConfig)
 
 

@@ -152,7 +152,8 @@ def from_file(path: Path) -> Candidate:
 
     def load() -> Any:
         spec = importlib.util.spec_from_file_location(f"modbridge_file_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)

@@ -49,8 +49,12 @@ class Split:
 def text_statistics(session: Session, cell: Cell, split: Split | None = None) -> Statistics:
     """Mean and radius of the fit split's text vectors."""
     key = embed_key(session, cell, "train", "text")
-    vectors = lambda: train_vectors(session, cell, "text", split and split.fit).values  # noqa: E731
-    return session.remember(f"text statistics {key} {split and split.fit.name}", lambda: Statistics.of(vectors()))
+    rows = split.fit if split else None
+
+    def make() -> Statistics:
+        return Statistics.of(train_vectors(session, cell, "text", rows).values)
+
+    return session.remember(f"text statistics {key} {rows and rows.name}", make)
 
 
 def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[Embeddings, Embeddings]:
@@ -66,8 +70,8 @@ def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[
     lacking = [key for key in source.keys if text_key(key, number) not in known]
     if lacking:
         raise DataError(
-            f"{len(lacking)} held-out items have no caption number {number}, the first {lacking[0]!r}: every item needs "
-            f"one as its pair (evaluate.caption)."
+            f"{len(lacking)} held-out items have no caption number {number}, the first {lacking[0]!r}: every item "
+            f"needs one as its pair (evaluate.caption)."
         )
     return source, texts.select(item_rows(texts, [text_key(key, number) for key in source.keys]))
 
@@ -84,13 +88,14 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         key = stable_hash(["text", *(embed_key(session, cell, w, "text") for w in ("train", where)), number])
         return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
 
-    fitted = fitted_bridge(session, cell, config, split and split.fit)
+    rows = split.fit if split else None
+    fitted = fitted_bridge(session, cell, config, rows)
     parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
     names = [split.fit.name, split.test.name] if split else None
     key = stable_hash([fitted.key, config.key_fields("cross"), parts, names, cell.config.seed, session.on_error])
 
     def build(out: Path, work: Path) -> None:
-        fit = train_vectors(session, cell, modality, split and split.fit)
+        fit = train_vectors(session, cell, modality, rows)
         with session.guard(config, "bridge", "it carried vectors across"):
             values = fitted.bridge.cross(source, cell.config.seed).values
             bridged_fit = fitted.bridge.cross(fit, cell.config.seed)

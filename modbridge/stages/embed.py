@@ -193,8 +193,8 @@ def _embed_some(
     found = torch.cat(values) if values else torch.zeros((0, model.port(side).space.dim or 0))
     if len(found) > 1 and torch.allclose(found, found[:1].expand_as(found), atol=1e-6):
         raise PluginError(
-            f"the encoder {model.config.type!r} gave {len(found)} different {side} items the same vector. Its weights or "
-            f"its tokenizer are broken (a tokenizer loaded without its files has almost no vocabulary)."
+            f"the encoder {model.config.type!r} gave {len(found)} different {side} items the same vector. Its weights "
+            f"or its tokenizer are broken (a tokenizer loaded without its files has almost no vocabulary)."
         )
     return found, rows, skipped
 

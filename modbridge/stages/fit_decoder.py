@@ -105,8 +105,8 @@ def texts_of(session: Session, cell: Cell, keys: Sequence[str], split: str = "tr
 
 
 def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str | None) -> TextVectors:
-    """Training vectors: without noise once for all (`draws` None), `draws` fixed sets that epochs take in turn, or fresh
-    noise every epoch ("fresh")."""
+    """Training vectors: without noise once for all (`draws` None), `draws` fixed sets that epochs take in turn, or
+    fresh noise every epoch ("fresh")."""
     kept: dict[int, torch.Tensor] = {}
 
     def whole(draw: int) -> torch.Tensor:

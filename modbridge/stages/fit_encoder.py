@@ -28,7 +28,10 @@ def plan_of(session: Session, cell: Cell) -> Plan:
     """The cell's plan with the spaces of the weights at hand: a trained encoder's space is named by its key."""
     config = cell.config.encoder
     if not config.needs_fit:
-        return cell.plan
+        if cell.plan.text.space.dim is not None:
+            return cell.plan
+        encoder(session, cell)  # what was not on this machine when the config was checked is there once it is built
+        return session.remember(f"plan {stable_hash(cell.label)}", lambda: make_plan(cell.config))
     key = encoder_key(session, cell)
 
     def named(port: Port) -> Port:
@@ -46,8 +49,9 @@ def encoder(session: Session, cell: Cell) -> Encoder[Any]:
 
 
 def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
-    config, plan = cell.config.encoder, plan_of(session, cell)
-    ports = {plan.source.modality: plan.source, "text": plan.text}
+    config = cell.config.encoder
+    plan = plan_of(session, cell) if config.needs_fit else None
+    ports = {plan.source.modality: plan.source, "text": plan.text} if plan else {}
     device = session.torch_device(cell.config.device)
     context = BuildContext(device=device, seed=cell.config.seed, ports=ports)
     found: Encoder[Any] = session.build(config, "encoder", context)

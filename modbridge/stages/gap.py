@@ -31,8 +31,8 @@ def gap(session: Session, experiment: Experiment) -> dict[str, Any]:
 
 
 def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:
-    """The fit/test splits that `gap` asks for: `numpy.random.default_rng(seed).permutation(n)`, the first `fit` items to
-    fit on and the others to test on."""
+    """The fit/test splits that `gap` asks for: `numpy.random.default_rng(seed).permutation(n)`, the first `fit` items
+    to fit on and the others to test on."""
     config = cell.config.gap
     if config.fit is None:
         if cell.config.data.test is None:

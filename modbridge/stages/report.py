@@ -255,7 +255,8 @@ def _samples(session: Session, experiment: Experiment, generations: Mapping[str,
         )
         truth = "; ".join(source.texts(rows[key]))
         parts.append(
-            f"<div class='sample'><img src='{_inline(buffer.getvalue())}' width='{SAMPLE_WIDTH}' alt='{html.escape(key)}'>"
+            f"<div class='sample'><img src='{_inline(buffer.getvalue())}' width='{SAMPLE_WIDTH}' "
+            f"alt='{html.escape(key)}'>"
             f"<table><tr><th>references</th><td>{html.escape(truth)}</td></tr>{lines}</table></div>"
         )
     return "".join(parts)

@@ -75,8 +75,8 @@ def references(session: Session, cell: Cell, generation: Generated) -> list[Refe
         texts = tuple(text for i, text in enumerate(source.texts(row)) if i != skip)
         if not texts:
             raise DataError(
-                f"the item {decoded.key!r} has no reference left to score against; evaluate.references: others needs two "
-                f"captions an item."
+                f"the item {decoded.key!r} has no reference left to score against; evaluate.references: others needs "
+                f"two captions an item."
             )
         found.append(Reference(decoded.key, texts, source.facts(row)))
     return found
@@ -87,7 +87,7 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     generation = generated(session, cell)
     registry = session.plugins.registry
     parts = [
-        [config.key_fields(), registry.get("metric", config.type).revision, config.missing()]
+        [config.key_fields(), registry.get("metric", config.type).revision, config.missing() is not None]
         for config in cell.config.metrics
     ]
     source = cell.config.data.test or cell.config.data.train

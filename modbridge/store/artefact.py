@@ -1,7 +1,7 @@
 """Artefacts: a folder that a person can read, holding one result.
 
-`modbridge.json` names kind, type, config, ports, plugin and version, data fingerprint and the sha256 of every other file;
-`model.safetensors` holds the tensors; README.md is the card. Nested parts are artefacts in folders of their own.
+`modbridge.json` names kind, type, config, ports, plugin and version, data fingerprint and the sha256 of every other
+file; `model.safetensors` holds the tensors; README.md is the card. Nested parts are artefacts in folders of their own.
 Nothing pickled is ever written.
 """
 
@@ -51,8 +51,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         raise ArtefactError(f"{folder / MANIFEST} names no schema; expected a file that modbridge wrote.")
     if schema > SCHEMA:
         raise ArtefactError(
-            f"{folder} has schema {schema}, but this modbridge reads up to {SCHEMA}. It was written by a newer version: "
-            f"upgrade modbridge."
+            f"{folder} has schema {schema}, but this modbridge reads up to {SCHEMA}. It was written by a newer "
+            f"version: upgrade modbridge."
         )
     if verify:
         for name, expected in manifest.get("files", {}).items():
@@ -61,8 +61,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
                 raise ArtefactError(f"{folder} is incomplete: {name} is missing. Remove the folder to make it anew.")
             if file_hash(path) != expected:
                 raise ArtefactError(
-                    f"{path} is not the file that was stored ({path.stat().st_size} bytes; its hash differs): cut short "
-                    f"or altered. Remove {folder} to make it anew."
+                    f"{path} is not the file that was stored ({path.stat().st_size} bytes; its hash differs): cut "
+                    f"short or altered. Remove {folder} to make it anew."
                 )
     return dict(manifest)
 

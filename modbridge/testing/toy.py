@@ -48,8 +48,9 @@ def build(
     from modbridge.assembly.build import build_component
 
     registry = registry or Plugins.discover().registry
-    default = {"text": toy_port(), "source": toy_port(modality="image")}
-    context = BuildContext(seed=seed, ports=ports or default)
+    if ports is None:
+        ports = {} if kind == "encoder" else {"text": toy_port(), "source": toy_port(modality="image")}
+    context = BuildContext(seed=seed, ports=ports)
     component = build_component(build_config(kind, block, registry), kind, registry, context)
     assert isinstance(component, Component)
     return component

@@ -1,0 +1,36 @@
+"""Configs of the demo's source and metric."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modbridge.config.kinds import MetricConfig, SourceConfig
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DrawnScenesConfig(SourceConfig):
+    """A made-up world (ours): 32-pixel scenes of one or two coloured shapes before a background.
+
+    `seed` and `split` choose the stream of scenes; the splits of one seed share none. `count`: scenes. `captions`: how
+    many each has. `two`: share of scenes with two objects. What a caption mentions is drawn for each caption anew:
+    `name_one`: of two objects only one; `name_relation`: of two objects both, with where they stand to each other (the
+    rest are named side by side with "and"); `name_size`: an object's size; `name_background`: the background.
+    """
+
+    modality: Literal["image"] = "image"
+    seed: int = 0
+    split: Literal["train", "validation", "test"] = "train"
+    count: Annotated[int, Field(ge=1)]
+    captions: Annotated[int, Field(ge=1)] = 3
+    two: Share = 0.75
+    name_one: Share = 0.3
+    name_relation: Share = 0.4
+    name_size: Share = 0.3
+    name_background: Share = 0.2
+
+
+class ObjectsExactConfig(MetricConfig):
+    """Needs items whose facts hold `objects`: a list of [colour, shape], as the source `drawn_scenes` gives them."""

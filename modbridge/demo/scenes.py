@@ -1,0 +1,179 @@
+"""The demo's world: scenes drawn from a seed, with captions that mention only part of what is to be seen.
+
+Everything is made up (ours). Objects are a shape, a colour, a size and a place; captions name some of it, so that an
+image's vector holds what no caption says, as with real photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from modbridge.demo.config import DrawnScenesConfig
+from modbridge.interfaces.source import Source
+
+SIDE = 32
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 220),
+    "yellow": (235, 215, 50),
+    "purple": (150, 60, 190),
+    "white": (240, 240, 240),
+}
+BACKGROUNDS = {"black": (18, 18, 22), "brown": (110, 75, 45), "grey": (125, 125, 130), "cyan": (110, 200, 205)}
+OTHER_WAY = {"left of": "right of", "above": "below"}
+STREAMS = {"train": 0, "validation": 1, "test": 2}
+REVISION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object. `x`, `y`: its centre, `radius`: half its width, in pixels."""
+
+    shape: str
+    colour: str
+    big: bool
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is to be seen. `relation`: how the first of two things stands to the second."""
+
+    things: tuple[Thing, ...]
+    background: str
+    relation: str | None
+
+
+def draw_scene(random: Generator, two: float) -> Scene:
+    """One scene; `two` is the share of scenes with two objects."""
+    count = 2 if random.random() < two else 1
+    background = str(random.choice(list(BACKGROUNDS)))
+    shapes = random.choice(SHAPES, count)
+    colours = random.choice(list(COLOURS), count, replace=False)
+    big = random.random(count) < 0.5
+    radii = np.where(big, random.uniform(6.8, 7.6, count), random.uniform(4.8, 5.4, count))
+    relation = None
+    if count == 2:
+        beside = random.random() < 0.5
+        relation = "left of" if beside else "above"
+        along = np.array([random.uniform(7.0, 9.5), random.uniform(22.5, 25.0)])
+        across = random.uniform(9.0, 23.0) + random.uniform(-2.5, 2.5, 2)
+        xs, ys = (along, across) if beside else (across, along)
+    else:
+        xs, ys = random.uniform(8.0, 24.0, 1), random.uniform(8.0, 24.0, 1)
+    things = tuple(
+        Thing(str(shapes[i]), str(colours[i]), bool(big[i]), float(xs[i]), float(ys[i]), float(radii[i]))
+        for i in range(count)
+    )
+    return Scene(things, background, relation)
+
+
+def write_caption(scene: Scene, random: Generator, config: DrawnScenesConfig) -> str:
+    """One caption, which mentions part of the scene."""
+
+    def name(thing: Thing) -> str:
+        size = ("big " if thing.big else "small ") if random.random() < config.name_size else ""
+        return f"a {size}{thing.colour} {thing.shape}"
+
+    things = list(scene.things)
+    if len(things) == 1:
+        text = name(things[0])
+    else:
+        choice = random.random()
+        if choice < config.name_one:
+            text = name(things[int(random.integers(2))])
+        elif choice < config.name_one + config.name_relation:
+            text = f"{name(things[0])} {scene.relation} {name(things[1])}"
+        else:
+            first = int(random.integers(2))
+            text = f"{name(things[first])} and {name(things[1 - first])}"
+    if random.random() < config.name_background:
+        text += f" on {scene.background}"
+    return text
+
+
+def render(scenes: Sequence[Scene], random: Generator) -> NDArray[np.uint8]:
+    """Pictures (N, 32, 32, 3): smooth shapes before a shaded background, colours and pixels a little noisy."""
+    count = len(scenes)
+    yy, xx = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    ground = np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32)
+    slope = random.normal(0, 1, (count, 2, 1, 1))
+    shade = 14 * (slope[:, 0] * (xx - SIDE / 2) + slope[:, 1] * (yy - SIDE / 2)) / (SIDE / 2)
+    picture = ground[:, None, None] + random.normal(0, 4.5, (count, 1, 1, 3)) + shade[..., None]
+    for layer in range(2):
+        rows = [i for i, scene in enumerate(scenes) if len(scene.things) > layer]
+        if not rows:
+            continue
+        things = [scenes[i].things[layer] for i in rows]
+        place = np.array([(t.x, t.y, t.radius) for t in things], np.float32)[:, :, None, None]
+        inside = np.clip(0.5 - _distance(np.abs(xx - place[:, 0]), yy - place[:, 1], place[:, 2], things), 0, 1)[
+            ..., None
+        ]
+        paint = np.array([COLOURS[t.colour] for t in things], np.float32) + random.normal(0, 9, (len(rows), 3))
+        picture[rows] = picture[rows] * (1 - inside) + inside * paint[:, None, None]
+    picture += random.normal(0, 4, picture.shape)
+    pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _distance(
+    x: NDArray[np.float32], y: NDArray[np.float32], radius: NDArray[np.float32], things: Sequence[Thing]
+) -> NDArray[np.float32]:
+    """Signed distance (N, 32, 32) of every pixel to each thing's edge; `x` is the distance to its upright axis."""
+    bar, arm = radius * 0.36, radius * 1.05
+    cross = np.minimum(np.maximum(x - bar, np.abs(y) - arm), np.maximum(x - arm, np.abs(y) - bar))
+    forms = {
+        "circle": np.hypot(x, y) - radius,
+        "square": np.maximum(x, np.abs(y)) - radius * 0.88,
+        "triangle": np.maximum(y - radius * 0.85, (x * 1.75 - y - radius * 0.95) / 2.0),
+        "cross": cross,
+    }
+    return np.stack([forms[thing.shape][i] for i, thing in enumerate(things)])
+
+
+class DrawnScenes(Source[DrawnScenesConfig]):
+    """The source: keys "test-00017", pictures as arrays (32, 32, 3), facts with the objects that are really there."""
+
+    @cached_property
+    def _world(self) -> tuple[list[Scene], list[tuple[str, ...]]]:
+        config = self.config
+        random = np.random.default_rng([config.seed, STREAMS[config.split]])
+        scenes = [draw_scene(random, config.two) for _ in range(config.count)]
+        texts = [tuple(write_caption(scene, random, config) for _ in range(config.captions)) for scene in scenes]
+        return scenes, texts
+
+    @cached_property
+    def _pictures(self) -> NDArray[np.uint8]:
+        random = np.random.default_rng([self.config.seed, STREAMS[self.config.split], 1])
+        return render(self._world[0], random)
+
+    def keys(self) -> list[str]:
+        return [f"{self.config.split}-{i:05d}" for i in range(self.config.count)]
+
+    def media(self, row: int) -> NDArray[np.uint8]:
+        picture: NDArray[np.uint8] = self._pictures[row]
+        return picture
+
+    def texts(self, row: int) -> tuple[str, ...]:
+        return self._world[1][row]
+
+    def facts(self, row: int) -> Mapping[str, Any]:
+        return {"objects": [[thing.colour, thing.shape] for thing in self._world[0][row].things]}
+
+    def fingerprint(self) -> str:
+        scenes, texts = self._world
+        content = json.dumps([REVISION, [repr(scene) for scene in scenes], texts])
+        return hashlib.sha256(content.encode()).hexdigest()[:20]
