@@ -20,8 +20,9 @@ MEASURES = (
     "r_at_1",
     "centred_r_at_1",
 )
-# Kept in JSON, not shown in the table.
-HIDDEN = {"cell", "needs", "n", "tokenizer", "notes", "r_at_5", "r_at_10"}
+# What a row is about, beside its measures; and what is kept in JSON but not shown in the table.
+ABOUT = {"cell", "needs", "n", "tokenizer", "notes"}
+HIDDEN = ABOUT | {"r_at_5", "r_at_10", "bleu_2", "bleu_3"}
 HEADINGS = {
     "gap_norm": "gap norm",
     "paired_cosine": "paired cos",
@@ -30,6 +31,7 @@ HEADINGS = {
     "r_at_1": "R@1",
     "centred_r_at_1": "centred R@1",
     "cider": "CIDEr",
+    "bleu_1": "BLEU-1",
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
@@ -80,7 +82,7 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
             values = [member.get(column) for member in members]
             if column == over:
                 merged[f"{over}s"] = values
-            elif column not in HIDDEN and all(is_number(value) for value in values):
+            elif column not in ABOUT and all(is_number(value) for value in values):
                 numbers = [float(value) for value in values if is_number(value)]
                 merged[column] = fmean(numbers)
                 merged[f"{column}_std"] = stdev(numbers)

@@ -45,15 +45,19 @@ def command(
     sets = (f"seed={seed}", *sets)
     experiment = load_experiment(config, state.plugins.registry, sets=sets, profile=profile)
     session = make_session(state, cache)
+    from modbridge.demo.probe import probe
     from modbridge.stages.run import run
 
     folder = Path(out) if out else Path("runs") / experiment.first.config.name
     result = run(session, experiment, folder)
+    seen = probe(session, experiment.first)
     seconds = sum(done.seconds for done in session.done)
     fresh = sum(not done.cached for done in session.done)
     session.talk.say(f"{fresh} stages done in {seconds:.0f} s, {len(session.done) - fresh} taken from the cache")
     if as_json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "probe": seen})
     else:
         print_table(result.table)
+        shares = ", ".join(f"{what} {share:.1%}" for what, share in seen.items())
+        click.echo(f"what a linear probe reads from image vectors, share of scenes: {shares}")
     session.talk.say(f"report: {result.report}")

@@ -25,7 +25,7 @@ class DrawnScenesConfig(SourceConfig):
     split: Literal["train", "validation", "test"] = "train"
     count: Annotated[int, Field(ge=1)]
     captions: Annotated[int, Field(ge=1)] = 3
-    two: Share = 0.75
+    two: Share = 0.55
     name_one: Share = 0.3
     name_relation: Share = 0.4
     name_size: Share = 0.3

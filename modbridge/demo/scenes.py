@@ -28,7 +28,6 @@ COLOURS = {
     "blue": (50, 80, 220),
     "yellow": (235, 215, 50),
     "purple": (150, 60, 190),
-    "white": (240, 240, 240),
 }
 BACKGROUNDS = {"black": (18, 18, 22), "brown": (110, 75, 45), "grey": (125, 125, 130), "cyan": (110, 200, 205)}
 OTHER_WAY = {"left of": "right of", "above": "below"}
@@ -111,8 +110,8 @@ def render(scenes: Sequence[Scene], random: Generator) -> NDArray[np.uint8]:
     yy, xx = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
     ground = np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32)
     slope = random.normal(0, 1, (count, 2, 1, 1))
-    shade = 14 * (slope[:, 0] * (xx - SIDE / 2) + slope[:, 1] * (yy - SIDE / 2)) / (SIDE / 2)
-    picture = ground[:, None, None] + random.normal(0, 4.5, (count, 1, 1, 3)) + shade[..., None]
+    shade = 10 * (slope[:, 0] * (xx - SIDE / 2) + slope[:, 1] * (yy - SIDE / 2)) / (SIDE / 2)
+    picture = ground[:, None, None] + random.normal(0, 3.5, (count, 1, 1, 3)) + shade[..., None]
     for layer in range(2):
         rows = [i for i, scene in enumerate(scenes) if len(scene.things) > layer]
         if not rows:
@@ -122,7 +121,7 @@ def render(scenes: Sequence[Scene], random: Generator) -> NDArray[np.uint8]:
         inside = np.clip(0.5 - _distance(np.abs(xx - place[:, 0]), yy - place[:, 1], place[:, 2], things), 0, 1)[
             ..., None
         ]
-        paint = np.array([COLOURS[t.colour] for t in things], np.float32) + random.normal(0, 9, (len(rows), 3))
+        paint = np.array([COLOURS[t.colour] for t in things], np.float32) + random.normal(0, 7, (len(rows), 3))
         picture[rows] = picture[rows] * (1 - inside) + inside * paint[:, None, None]
     picture += random.normal(0, 4, picture.shape)
     pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
