@@ -17,7 +17,7 @@ from modbridge.interfaces.source import text_key
 from modbridge.measures import fit_mean
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings
-from modbridge.stages.fit_bridge import Rows, fitted_bridge, item_rows, train_vectors
+from modbridge.stages.fit_bridge import Rows, bridge_key, fitted_bridge, item_rows, train_vectors
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import read_tensors, write_manifest
 from modbridge.store.keys import stable_hash
@@ -89,12 +89,21 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
 
     rows = split.fit if split else None
-    fitted = fitted_bridge(session, cell, config, rows)
     parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
     names = [split.fit.name, split.test.name] if split else None
-    key = stable_hash([fitted.key, config.key_fields("cross"), parts, names, cell.config.seed, session.on_error])
+    key = stable_hash(
+        [
+            bridge_key(session, cell, config, rows),
+            config.key_fields("cross"),
+            parts,
+            names,
+            cell.config.seed,
+            session.on_error,
+        ]
+    )
 
     def build(out: Path, work: Path) -> None:
+        fitted = fitted_bridge(session, cell, config, rows)
         fit = train_vectors(session, cell, modality, rows)
         with session.guard(config, "bridge", "it carried vectors across"):
             values = fitted.bridge.cross(source, cell.config.seed).values

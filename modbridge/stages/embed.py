@@ -19,6 +19,7 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.errors import ArtefactError, DataError, ModbridgeError, PluginError
 from modbridge.interfaces.encoder import Encoder
+from modbridge.interfaces.fitting import Progress
 from modbridge.interfaces.source import Source, text_key
 from modbridge.spaces import Embeddings
 from modbridge.stages.fit_encoder import encoder, encoder_key, plan_of
@@ -152,13 +153,14 @@ def _embed_all(session: Session, model: Encoder[Any], items: _Items, side: str, 
             shard, notes = work / name, work / f"{name}.json"
             if not (shard.is_file() and notes.is_file() and _whole(shard)):
                 with session.guard(model.config, "encoder", f"it embedded {side} items"):
-                    values, rows, unread = _embed_some(session, model, items, side, start, stop)
+                    values, rows, unread = _embed_some(session, model, items, side, range(start, stop), progress)
                 part = work / f".{name}.part"
                 save_file({"values": values, "rows": torch.tensor(rows, dtype=torch.int64)}, part)
                 part.replace(shard)
                 notes.write_text(json.dumps(unread), encoding="utf-8")
+            else:
+                progress.advance(stop - start)
             skipped |= json.loads(notes.read_text(encoding="utf-8"))
-            progress.advance(stop - start)
     if len(skipped) == total:
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
     for name in shards:
@@ -169,12 +171,12 @@ def _embed_all(session: Session, model: Encoder[Any], items: _Items, side: str, 
 
 
 def _embed_some(
-    session: Session, model: Encoder[Any], items: _Items, side: str, start: int, stop: int
+    session: Session, model: Encoder[Any], items: _Items, side: str, span: range, progress: Progress
 ) -> tuple[torch.Tensor, list[int], dict[str, str]]:
     values: list[torch.Tensor] = []
     rows: list[int] = []
     skipped: dict[str, str] = {}
-    for batch in _batches(model, items, side, start, stop):
+    for batch in _batches(model, items, side, span.start, span.stop):
         good = []
         for row, prepared in batch:
             if not isinstance(prepared, _Unreadable):
@@ -190,6 +192,7 @@ def _embed_some(
             names = [items.names[row] for row, _ in good]
             values.append(model.embed_prepared([prepared for _, prepared in good], side, names).values.cpu())
             rows += [row for row, _ in good]
+        progress.advance(len(batch))
     found = torch.cat(values) if values else torch.zeros((0, model.port(side).space.dim or 0))
     if len(found) > 1 and torch.allclose(found, found[:1].expand_as(found), atol=1e-6):
         raise PluginError(

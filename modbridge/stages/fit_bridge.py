@@ -36,10 +36,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class FittedBridge:
-    """A bridge and the key of its artefact."""
+    """A bridge and the folder of its artefact."""
 
     bridge: Bridge[Any]
-    key: str
     folder: Path
 
 
@@ -49,23 +48,29 @@ def train_vectors(session: Session, cell: Cell, side: str, rows: Rows | None = N
     return vectors if rows is None else rows.of(vectors)
 
 
-def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> FittedBridge:
-    """A bridge fitted on the training split (or on `rows` of it), made once."""
-    modality = cell.config.data.train.modality
+def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> str:
+    """What decides a fitted bridge: its fields, the vectors that its `needs` name, the spaces, the seed."""
     unknown = config.needs - {"text", "source", "pairs"}
     if unknown:
         raise ConfigError([Problem("bridge", f"{config.type!r} needs {sorted(unknown)}; known: text, source, pairs")])
-    wants_source = bool(config.needs & {"source", "pairs"})
-    inputs = {
-        "text": embed_key(session, cell, "train", "text")
-        if "text" in config.needs or "pairs" in config.needs
-        else None,
-        "source": embed_key(session, cell, "train", modality) if wants_source else None,
-        "rows": rows and rows.name,
-    }
     plan = plan_of(session, cell)
     spaces = [plan.source.to_json(), plan.text.to_json()]
-    key = stable_hash([config.key_fields(), session.revisions(config, "bridge"), inputs, spaces, cell.config.seed])
+    given = [_inputs(session, cell, config), rows and rows.name]
+    return stable_hash([config.key_fields(), session.revisions(config, "bridge"), given, spaces, cell.config.seed])
+
+
+def _inputs(session: Session, cell: Cell, config: BridgeConfig) -> dict[str, str]:
+    """The keys of the training vectors that a bridge is fitted on."""
+    sides = {"text": "text", "source": cell.config.data.train.modality}
+    wanted = sides if "pairs" in config.needs else {need: sides[need] for need in config.needs}
+    return {need: embed_key(session, cell, "train", side) for need, side in wanted.items()}
+
+
+def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> FittedBridge:
+    """A bridge fitted on the training split (or on `rows` of it), made once."""
+    key = bridge_key(session, cell, config, rows)
+    plan = plan_of(session, cell)
+    modality = cell.config.data.train.modality
 
     def make() -> FittedBridge:
         context = BuildContext(
@@ -77,18 +82,19 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
         label = config.type if rows is None else f"{config.type} ({rows.name})"
 
         def build(out: Path, work: Path) -> None:
-            text = train_vectors(session, cell, "text", rows) if inputs["text"] else _none(plan.text)
-            source = train_vectors(session, cell, modality, rows) if wants_source else None
+            given = _inputs(session, cell, config)
+            text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)
+            source = train_vectors(session, cell, modality, rows) if "source" in given else None
             pairs = pair_rows(text, source) if "pairs" in config.needs and source is not None else None
             fitting = StageFitting(session, work, cell.config.seed, label)
             with session.guard(config, "bridge", "it was fitted"):
                 bridge.fit(FitData(text, source, pairs), fitting)
             fitting.write_log(out)
-            session.save(bridge, "bridge", out, seed=cell.config.seed, data=inputs)
+            session.save(bridge, "bridge", out, seed=cell.config.seed, data=given)
 
         folder = session.stage("fit_bridge", key, label, build)
         load_component(bridge, folder)
-        return FittedBridge(bridge, key, folder)
+        return FittedBridge(bridge, folder)
 
     # Fields that change only how vectors are carried live in the built object, not in the artefact.
     memory = stable_hash(config.key_fields("cross", "augment"))

@@ -19,7 +19,7 @@ from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import TextVectors
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings
-from modbridge.stages.fit_bridge import fitted_bridge
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import load_component
 from modbridge.store.keys import stable_hash
@@ -27,10 +27,9 @@ from modbridge.store.keys import stable_hash
 
 @dataclass(frozen=True)
 class FittedDecoder:
-    """A decoder and the key of its artefact."""
+    """A decoder and the folder of its artefact."""
 
     decoder: Decoder[Any]
-    key: str
     folder: Path
 
 
@@ -50,23 +49,30 @@ def required_decoder(cell: Cell) -> DecoderConfig:
     return cell.config.decoder
 
 
-def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
-    """The decoder, fitted on the training texts, made once."""
+def decoder_key(session: Session, cell: Cell) -> str:
+    """What decides a fitted decoder: its fields, the training texts and their vectors as the augmenter gives them."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
-    bridge = fitted_bridge(session, cell, augmenter)
-    plan = plan_of(session, cell)
-    draws = cell.config.augment_draws if augmenter.augmentation != "none" else None
-    key = stable_hash(
+    return stable_hash(
         [
             config.key_fields(),
             session.revisions(config, "decoder"),
-            bridge.key,
+            bridge_key(session, cell, augmenter),
             augmenter.key_fields("augment"),
-            draws,
+            _draws(cell),
             embed_key(session, cell, "train", "text"),
             cell.config.seed,
         ]
     )
+
+
+def _draws(cell: Cell) -> int | str | None:
+    return cell.config.augment_draws if cell.config.augmenter.augmentation != "none" else None
+
+
+def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
+    """The decoder, fitted on the training texts, made once."""
+    config, augmenter = required_decoder(cell), cell.config.augmenter
+    key, plan = decoder_key(session, cell), plan_of(session, cell)
 
     def make() -> FittedDecoder:
         context = BuildContext(
@@ -78,7 +84,8 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
         def build(out: Path, work: Path) -> None:
             text = embeddings(session, cell, "train", "text")
             targets = texts_of(session, cell, text.keys)
-            vectors = augmented(bridge.bridge, text, cell.config.seed, draws)
+            bridge = fitted_bridge(session, cell, augmenter).bridge
+            vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
             fitting = StageFitting(session, work, cell.config.seed, label)
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
@@ -87,7 +94,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
 
         folder = session.stage("fit_decoder", key, label, build)
         load_component(decoder, folder)
-        return FittedDecoder(decoder, key, folder)
+        return FittedDecoder(decoder, folder)
 
     # Search options live in the built object, not in the artefact.
     return session.remember(f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make)

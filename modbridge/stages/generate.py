@@ -10,7 +10,7 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.interfaces.decoder import Decoded
 from modbridge.stages.cross import Crossed, crossed
-from modbridge.stages.fit_decoder import fitted_decoder, required_decoder
+from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
@@ -30,11 +30,11 @@ class Generated:
 def generated(session: Session, cell: Cell) -> Generated:
     """The held-out items' captions, made once. Goes on after the last finished chunk if it was interrupted."""
     config = required_decoder(cell)
-    fitted = fitted_decoder(session, cell)
     vectors = crossed(session, cell)
-    key = stable_hash([fitted.key, config.key_fields("decode"), vectors.key, cell.config.seed])
+    key = stable_hash([decoder_key(session, cell), config.key_fields("decode"), vectors.key, cell.config.seed])
 
     def build(out: Path, work: Path) -> None:
+        fitted = fitted_decoder(session, cell)
         oracle = cell.config.evaluate.input == "text"
         total = len(vectors.bridged)
         chunk = max(CHUNK // fitted.decoder.batch_size, 1) * fitted.decoder.batch_size
@@ -55,7 +55,7 @@ def generated(session: Session, cell: Cell) -> Generated:
                 progress.advance(len(rows))
         text = "".join(part.read_text(encoding="utf-8") for part in parts)
         (out / PREDICTIONS).write_text(text, encoding="utf-8")
-        write_manifest(out, {"kind": "predictions", "type": config.type, "decoder": fitted.key})
+        write_manifest(out, {"kind": "predictions", "type": config.type, "decoder": fitted.folder.name})
 
     folder = session.stage("generate", key, cell.label, build)
     read_manifest(folder)

@@ -73,7 +73,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
     figures = [_clouds(cell, generations[cell.label], out) for cell in _shown(cells)]
     _text(out / "report.html", _html(session, experiment, table, generations, figures))
-    main = next((cell for cell in cells if cell.label == cells[0].config.main), cells[-1])
+    wanted = cells[0].config.main
+    # With varied axes a variant has several cells: its first stands for it.
+    main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
     fingerprints = {
         split: session.fingerprint(source)
         for split in ("train", "test")
