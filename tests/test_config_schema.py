@@ -6,12 +6,14 @@ import json
 import re
 import sys
 import types
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from modbridge.config.component import ComponentConfig, Part
+from modbridge.config.reading import read_yaml
 from modbridge.config.schema import json_schema
 from modbridge.plugins.registry import ComponentSpec, Registry
 
@@ -101,7 +103,9 @@ def _is(value: Any, kind: str) -> bool:
 def _fits(value: Any, schema: Any, root: dict[str, Any]) -> bool:
     known = {
         *("$ref", "type", "const", "enum", "oneOf", "anyOf", "if", "then", "else", "required", "properties", "$defs"),
-        *("additionalProperties", "items", "pattern", "minimum", "title", "description", "default", "$schema"),
+        *("additionalProperties", "items", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+        *("multipleOf", "minItems", "maxItems", "prefixItems", "minProperties", "minLength", "discriminator"),
+        *("title", "description", "default", "examples", "format", "$schema"),
     }
     assert set(schema) <= known, set(schema) - known
 
@@ -124,8 +128,16 @@ def _fits(value: Any, schema: Any, root: dict[str, Any]) -> bool:
         tests.append(sub(schema["then"] if sub(schema["if"]) else schema["else"]))
     if "pattern" in schema and isinstance(value, str):
         tests.append(re.search(schema["pattern"], value) is not None)
-    if "minimum" in schema and _is(value, "number"):
-        tests.append(value >= schema["minimum"])
+    if _is(value, "number"):
+        tests.append(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+        tests.append(schema.get("exclusiveMinimum", value - 1) < value < schema.get("exclusiveMaximum", value + 1))
+        tests.append(value % schema.get("multipleOf", value or 1) == 0)
+    if isinstance(value, list | str | dict):
+        least = {list: "minItems", str: "minLength", dict: "minProperties"}[type(value)]
+        tests.append(schema.get(least, 0) <= len(value))
+    if isinstance(value, list):
+        tests.append(len(value) <= schema.get("maxItems", len(value)))
+        tests += [sub(part, item) for part, item in zip(schema.get("prefixItems", []), value, strict=False)]
     if isinstance(value, dict):
         tests.append(set(schema.get("required", [])) <= set(value))
         properties, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
@@ -135,7 +147,7 @@ def _fits(value: Any, schema: Any, root: dict[str, Any]) -> bool:
             else:
                 tests.append(rest is True or (rest is not False and sub(rest, item)))
     if isinstance(value, list) and "items" in schema:
-        tests += [sub(schema["items"], item) for item in value]
+        tests += [sub(schema["items"], item) for item in value[len(schema.get("prefixItems", [])) :]]
     return all(tests)
 
 
@@ -209,13 +221,33 @@ def test_descriptions_come_along(schema: dict[str, Any]) -> None:
     assert "Missing" in schema["$defs"]["component.source.broken"]["description"]
 
 
-def test_the_schema_of_what_is_installed_takes_a_real_config() -> None:
+@pytest.fixture(scope="module")
+def installed() -> dict[str, Any]:
     from modbridge.config.pipeline import PipelineConfig
     from modbridge.plugins.manager import Plugins
 
-    schema = json_schema(Plugins.discover().registry, PipelineConfig)
-    text = json.dumps(schema)
-    for ref in re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text):
-        assert ref in schema["$defs"]
-    bridges = schema["$defs"]["component.bridge"]["oneOf"]
-    assert {"$ref": "#/$defs/component.bridge.identity"} in bridges
+    return json_schema(Plugins.discover().registry, PipelineConfig)
+
+
+def test_every_reference_leads_somewhere(installed: dict[str, Any]) -> None:
+    refs = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', json.dumps(installed))
+    assert refs
+    assert set(refs) <= set(installed["$defs"])
+    assert {"$ref": "#/$defs/component.bridge.identity"} in installed["$defs"]["component.bridge"]["oneOf"]
+
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for folder in ("configs", "modbridge/demo") for p in sorted((ROOT / folder).glob("*.yaml"))],
+    ids=lambda p: p.name,
+)
+def test_every_config_of_the_repository_fits(installed: dict[str, Any], path: Path) -> None:
+    problems: list[Any] = []
+    tree, _ = read_yaml(path.read_text(), path.name, problems)
+    assert problems == []
+    assert fits(tree, installed, installed)
+    assert not fits({**tree, "no_such_field": 1}, installed, installed)
+    assert not fits({**tree, "bridge": {"type": "no_such_bridge"}}, installed, installed)
