@@ -29,7 +29,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Make a world of drawn scenes, train a small dual encoder on it, and caption held-out images across the gap it
-    leaves, with every bridge and every decoder training. The world is made up; docs/demo says how it was chosen.
+    leaves, with every bridge and every decoder training. The world is made up; docs/explanation/demo.md says how it was chosen.
 
     It is `modbridge run` on the config that this package brings.
 

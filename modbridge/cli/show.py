@@ -27,17 +27,13 @@ def command(state: State, kind: str, name: str, sets: tuple[str, ...], build: bo
       modbridge show bridge mean_shift
       modbridge show prior ddpm --set denoiser.width=1024 --build --json
     """
-    from modbridge.config.overrides import apply_sets
     from modbridge.config.template import field_table, render_example
 
     registry = state.plugins.registry
     if kind not in KINDS:
         raise ConfigError([Problem("", f"no such kind: {kind!r}", hint=f"kinds: {', '.join(KINDS)}")])
     spec = registry.get(kind, name)
-    problems: list[Problem] = []
-    block, _ = apply_sets({"type": name, **spec.example}, {}, sets, problems)
-    if problems:
-        raise ConfigError(problems)
+    config = _config(spec, sets, state)
     found: dict[str, Any] = {
         "kind": kind,
         "name": name,
@@ -46,11 +42,11 @@ def command(state: State, kind: str, name: str, sets: tuple[str, ...], build: bo
         "config": spec.config,
         "implementation": spec.impl,
         "fields": field_table(spec.load_config()),
-        "ports": _ports(spec, block, state, dim),
+        "ports": _ports(spec, config, dim),
         "example": render_example(kind, name, registry),
     }
     if build:
-        found["parameters"] = _parameters(spec, block, state, dim)
+        found["parameters"] = _parameters(spec, config, state, dim)
     if as_json:
         print_json(found)
         return
@@ -69,17 +65,33 @@ def command(state: State, kind: str, name: str, sets: tuple[str, ...], build: bo
     click.echo(f"\n{found['example']}")
 
 
-def _config(spec: ComponentSpec, block: dict[str, Any], state: State) -> Any:
+def _config(spec: ComponentSpec, sets: tuple[str, ...], state: State) -> Any:
+    """The component's config with its defaults and `sets`. What has no default is taken from its example; a ConfigError
+    where that does not make a whole one."""
     from modbridge.config.blocks import validate_block
+    from modbridge.config.overrides import apply_sets
 
-    return validate_block(spec.kind, block, state.plugins.registry)
+    fields = spec.load_config().model_fields
+    needed = {field: value for field, value in spec.example.items() if fields[field].is_required()}
+    errors: list[ConfigError] = []
+    for start in (needed, spec.example):
+        problems: list[Problem] = []
+        block, _ = apply_sets({"type": spec.name, **start}, {}, sets, problems)
+        if problems:
+            raise ConfigError(problems)
+        try:
+            return validate_block(spec.kind, block, state.plugins.registry)
+        except ConfigError as error:
+            errors.append(error)
+    return errors[0]
 
 
-def _ports(spec: ComponentSpec, block: dict[str, Any], state: State, dim: int) -> dict[str, str]:
+def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
     """What the component takes and gives, for the fields at hand."""
     from modbridge.spaces import Port, Space
 
-    config = _config(spec, block, state)
+    if isinstance(config, ConfigError):
+        return {"ports": f"known once it is configured ({'; '.join(map(str, config.problems))})"}
     space = Space(id="an encoder's space", dim=dim)
     source, text = Port(space=space, modality="image"), Port(space=space, modality="text")
     try:
@@ -100,19 +112,20 @@ def _ports(spec: ComponentSpec, block: dict[str, Any], state: State, dim: int) -
     return {}
 
 
-def _parameters(spec: ComponentSpec, block: dict[str, Any], state: State, dim: int) -> int:
+def _parameters(spec: ComponentSpec, config: Any, state: State, dim: int) -> int:
     """The parameters of the component, built at dimension `dim`."""
     from modbridge.assembly.build import build_component
-    from modbridge.interfaces.component import BuildContext, Component
+    from modbridge.interfaces.component import BuildContext
     from modbridge.spaces import Port, Space
 
-    config = _config(spec, block, state)
-    space = Space(id="toy", dim=dim)
-    ports = {m: Port(space=space, modality=m) for m in ("text", "image")}
-    ports["source"] = ports["image"]
-    if spec.kind == "encoder":
-        ports = {}
+    if spec.kind in ("source", "metric"):
+        raise ConfigError([Problem("--build", f"a {spec.kind} has no parameters to count")])
+    if isinstance(config, ConfigError):
+        raise config
+    ports: dict[str, Port] = {}
+    if spec.kind != "encoder":
+        space = Space(id="toy", dim=dim)
+        ports = {"text": Port(space=space, modality="text"), "source": Port(space=space, modality="image")}
     built = build_component(config, spec.kind, state.plugins.registry, BuildContext(ports=ports))
-    if not isinstance(built, Component):
-        raise ConfigError([Problem("", f"a {spec.kind} has no parameters to count")])
-    return built.parameter_count() + sum(part.parameter_count() for part in built.context.parts.values())
+    parts = (part.parameter_count() for part in built.context.parts.values())
+    return int(built.parameter_count() + sum(parts))

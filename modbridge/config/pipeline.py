@@ -70,6 +70,7 @@ class PipelineConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """"auto" takes a GPU where there is one. Does not enter cache keys."""
     data: DataConfig
+    """Where items come from."""
     encoder: Annotated[EncoderConfig, Part("encoder")]
     """Puts items of several modalities into one space."""
     bridge: Annotated[BridgeConfig, Part("bridge")]
@@ -83,7 +84,9 @@ class PipelineConfig(_Section):
     metrics: Annotated[list[MetricConfig], Part("metric")] = []
     """Judges of the captions."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """What the test items are decoded from, and what they are scored against."""
     gap: GapConfig = GapConfig()
+    """What `modbridge gap` compares."""
     main: str | None = None
     """The variant that `modbridge caption` and `modbridge.load` use when none is named."""
 

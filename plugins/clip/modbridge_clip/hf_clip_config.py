@@ -25,9 +25,11 @@ class HfClipConfig(EncoderConfig):
     type: Literal["hf_clip"] = "hf_clip"
     model: str = Field(description="an id on the hub (openai/clip-vit-base-patch32), or a local folder")
     revision: str | None = Field(default=None, description="a commit, tag or branch on the hub")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: Annotated[int, Affects("nothing")] = Field(default=64, ge=1)
-    workers: Annotated[int, Affects("nothing")] = Field(default=0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the matrix products")
+    batch_size: Annotated[int, Affects("nothing")] = Field(default=64, ge=1, description="items embedded at once")
+    workers: Annotated[int, Affects("nothing")] = Field(
+        default=0, ge=0, description="processes that read and prepare images; 0: none but the main one"
+    )
 
     @field_validator("model")
     @classmethod

@@ -72,6 +72,10 @@ class HfClipEncoder(Encoder[HfClipConfig]):
         values = found if isinstance(found, torch.Tensor) else found.pooler_output  # transformers 4, 5
         return torch.nn.functional.normalize(values.float(), dim=-1)
 
+    def parameter_count(self) -> int:
+        """All of the model's parameters; none is trained here."""
+        return int(sum(p.numel() for p in self._model.parameters()))
+
     def _load(self, part: Any, probe: str = "config.json", **options: Any) -> Any:
         """One part of the model, from its folder or the hub. Raises ArtefactError for a damaged folder."""
         folder = self.config.folder()

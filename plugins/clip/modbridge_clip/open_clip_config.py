@@ -80,9 +80,11 @@ class OpenClipConfig(EncoderConfig):
         default="clip", description="for inline models: CLIP's byte pairs, or {type: words}"
     )
     image_size: int | None = Field(default=None, ge=1, description="pixels a side, if not the model's own")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: Annotated[int, Affects("nothing")] = Field(default=64, ge=1)
-    workers: Annotated[int, Affects("nothing")] = Field(default=0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the matrix products")
+    batch_size: Annotated[int, Affects("nothing")] = Field(default=64, ge=1, description="items embedded at once")
+    workers: Annotated[int, Affects("nothing")] = Field(
+        default=0, ge=0, description="processes that read and prepare images; 0: none but the main one"
+    )
 
     @field_validator("model")
     @classmethod

@@ -98,6 +98,10 @@ class OpenClipEncoder(Encoder[OpenClipConfig]):
         trained = self.config.train is not None and self._network is not None
         return {"network": self._built()} if trained else {}
 
+    def parameter_count(self) -> int:
+        """All of the network's parameters, trained here or published; 0 before a network of learned words is built."""
+        return sum(p.numel() for p in self._network.parameters()) if self._network is not None else 0
+
     def save_extra(self, folder: Path) -> None:
         if self.config.train is None:
             return
