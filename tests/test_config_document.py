@@ -274,6 +274,7 @@ def test_paths_without_a_value_are_to_be_given(write: Write) -> None:
     [
         ("paths: {data: x}\ny: ${paths.date}/z\n", ["c.yaml:2: y:", "${paths.date} names nothing", "${paths.data}?"]),
         ("paths: {data: x}\ny: ${data}\n", ["did you mean ${paths.data}?"]),
+        ("name: ${nam}\n", ["name: ${nam} names nothing", "dotted path"]),
         ("y: ${HOME}\n", ["${HOME} names nothing", "dotted path"]),
         ("a: {b: 1}\ny: ${a}\n", ["names a block", "a.b"]),
         ("y: x${oops\n", ["is not closed", "$${"]),

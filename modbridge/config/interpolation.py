@@ -128,7 +128,7 @@ class _Resolver:
         """The value that `name` stands for in the scalar at `path`."""
         at = self.names.get(name)
         if at is None:
-            self.problem(path, *self.unknown(name, literal))
+            self.problem(path, *self.unknown(name, literal, dotted(path)))
             raise _Broken
         if at in self.open:
             circle = self.open[self.open.index(at) :]
@@ -140,14 +140,15 @@ class _Resolver:
             return literal
         return self.scalar(at)
 
-    def unknown(self, name: str, literal: str) -> tuple[str, str]:
+    def unknown(self, name: str, literal: str, asker: str) -> tuple[str, str]:
         """What is wrong with a name that is no scalar of this config, and what to do."""
         if name in self.blocks and name:
             inside = ", ".join([known for known in self.names if known.startswith(f"{name}.")][:3])
             return f"{literal} names a block, expected a single value", inside and f"name one in it: {inside}"
         tail = name.rpartition(".")[2]
-        close = difflib.get_close_matches(name, self.names, n=1, cutoff=0.6)
-        close = close or [known for known in self.names if known.rpartition(".")[2] == tail]
+        others = [known for known in self.names if known != asker]
+        close = difflib.get_close_matches(name, others, n=1, cutoff=0.6)
+        close = close or [known for known in others if known.rpartition(".")[2] == tail]
         if close:
             hint = f"did you mean ${{{close[0]}}}?"
         else:
