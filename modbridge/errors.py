@@ -52,9 +52,13 @@ class Problem:
 
 
 class ConfigError(ModbridgeError):
-    """A config is wrong. Holds every problem found, not only the first."""
+    """A config is wrong. Holds every problem found, not only the first.
 
-    def __init__(self, problems: Sequence[Problem] | str) -> None:
+    `partial`: what could be read all the same, so that checking can go on and tell the rest too.
+    """
+
+    def __init__(self, problems: Sequence[Problem] | str, partial: object = None) -> None:
+        self.partial = partial
         self.problems = [Problem("", problems)] if isinstance(problems, str) else list(problems)
         count = len(self.problems)
         head = "" if count == 1 else f"{count} mistakes in the config:\n  "

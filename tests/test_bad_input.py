@@ -94,6 +94,19 @@ evaluate: {input: audio}
     assert "did you mean 'bleu'" in result.err
 
 
+def test_mistakes_of_reading_and_of_meaning_are_told_together(call: Call, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "seed: 1\nseed: 2\ndata: {train: {type: drawn_scenes, count: x}}\nencoder: {type: toy_colour}\n"
+        'bridge: {type: mean_shift, frame: "${no.where}"}\n'
+    )
+    result = call("check", bad)
+    assert result.code == 1
+    for part in ("seed", "bad.yaml:2", "no.where", "data.train.count", "did you mean 'toy_colours'"):
+        assert part in result.err
+    assert result.err.count("bridge.frame") == 1
+
+
 def test_a_truncated_safetensors_file(call: Call, world: Path, tmp_path: Path) -> None:
     call("run", world, "--out", tmp_path / "run")
     (weights,) = (tmp_path / "run" / "artefacts").glob("decoder-*/model.safetensors")

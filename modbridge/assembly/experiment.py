@@ -61,16 +61,16 @@ def load_experiment(
     Raises ConfigError with every mistake, each with its file and line.
     """
     path = Path(path)
-    base = load_document(path, sets=sets, profile=profile)
+    problems: list[Problem] = []
+    base = _read(path, sets, profile, None, problems)
     variants = base.tree.get("variants") or {None: {}}
     if not isinstance(variants, dict):
         raise ConfigError([Problem("variants", "expected a block of NAME: overrides", where=base.where("variants"))])
     points = expand(parse_vary(vary)) if vary else [("", [])]
     cells: list[Cell] = []
-    problems: list[Problem] = []
     for variant in variants:
         for label, point in points:
-            document = load_document(path, sets=[*sets, *point], profile=profile, variant=variant)
+            document = _read(path, [*sets, *point], profile, variant, problems)
             if "name" not in document.tree:
                 document.tree["name"] = path.stem
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
@@ -87,6 +87,19 @@ def load_experiment(
     return Experiment(path, cells, base.to_be_given)
 
 
+def _read(
+    path: Path, sets: Sequence[str], profile: str | None, variant: str | None, problems: list[Problem]
+) -> Document:
+    """A document. Its mistakes are added to `problems`, and checking goes on with what could be read."""
+    try:
+        return load_document(path, sets=sets, profile=profile, variant=variant)
+    except ConfigError as error:
+        if not isinstance(error.partial, Document):
+            raise
+        problems += error.problems
+        return error.partial
+
+
 def _check(label: str, document: Document, registry: Registry, problems: list[Problem]) -> Cell | None:
     found: list[Problem] = []
     config = check_pipeline(document.tree, registry, found)
@@ -98,5 +111,8 @@ def _check(label: str, document: Document, registry: Registry, problems: list[Pr
             found += error.problems
         except ModbridgeError as error:
             found.append(Problem("", str(error)))
-    problems += [Problem(p.path, p.message, p.where or document.where(p.path), p.hint) for p in found]
+    told = {problem.path for problem in problems if problem.path}
+    problems += [
+        Problem(p.path, p.message, p.where or document.where(p.path), p.hint) for p in found if p.path not in told
+    ]
     return Cell(label, config, plan, document) if config is not None and plan is not None else None

@@ -71,9 +71,10 @@ def load_document(
             tree, marks = _overlay(group, name, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, sets, problems)
     tree, given = interpolate(tree, marks, problems)
+    document = Document(tree, marks, [file for file, _ in files], given, files[0][1])
     if problems:
-        raise ConfigError(problems)
-    return Document(tree, marks, [file for file, _ in files], given, files[0][1])
+        raise ConfigError(problems, partial=document)
+    return document
 
 
 def _read_chain(
