@@ -15,7 +15,7 @@ from modbridge.cli.state import State, json_option, make_session, print_json, pr
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the world, the weights and the noise.")
 @click.option("--out", metavar="DIR", help="The run's folder. [default: runs/demo]")
 @click.option("--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]")
-@click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field of the demo's config.")
+@X
 @json_option
 @click.pass_obj
 def command(

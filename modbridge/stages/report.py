@@ -17,14 +17,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import TRAINING_LOG, Session
 from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
-from modbridge.figures import draw_clouds
+from modbridge.figures import Clouds, draw_clouds
+from modbridge.geometry import unit
 from modbridge.media import load_image
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embeddings
@@ -40,6 +40,7 @@ RUN = "run.json"
 RUN_SCHEMA = 1
 SAMPLES = 12
 CLOUD = 500
+CLOUDS = "clouds.png"
 SAMPLE_WIDTH = 128
 
 
@@ -71,8 +72,8 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     generations = {cell.label: generated(session, cell) for cell in cells}
     _text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
     placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
-    figures = [_clouds(cell, generations[cell.label], out) for cell in _shown(cells)]
-    _text(out / "report.html", _html(session, experiment, table, generations, figures))
+    draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
+    _text(out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes()))
     wanted = cells[0].config.main
     # With varied axes a variant has several cells: its first stands for it.
     main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
@@ -200,15 +201,13 @@ def _shown(cells: Sequence[Cell]) -> list[Cell]:
     return list(by_bridge.values())[:6]
 
 
-def _clouds(cell: Cell, generation: Generated, out: Path) -> tuple[str, Path]:
+def _clouds(cell: Cell, generation: Generated) -> tuple[str, Clouds]:
+    """One panel: the held-out media, their captions, and (where they are raw vectors) the bridged ones."""
     vectors = generation.crossed
-    clouds = {vectors.source.port.modality: vectors.source.values.cpu(), "text": vectors.text.values.cpu()}
-    if vectors.bridged.port.frame == "raw":
-        clouds["bridged"] = vectors.bridged.values.cpu()
-    name = cell.config.bridge.type
-    path = out / "figures" / f"clouds-{cell.label.replace('/', '-')}.png"
-    draw_clouds({key: torch.nn.functional.normalize(value, dim=1) for key, value in clouds.items()}, name, path)
-    return name, path
+    clouds = {vectors.source.port.modality: vectors.source, "text": vectors.text}
+    if cell.config.bridge.type != "identity" and vectors.bridged.port.frame == "raw":
+        clouds["bridged"] = vectors.bridged
+    return cell.config.bridge.type, {name: unit(found.values.cpu()) for name, found in clouds.items()}
 
 
 def _html(
@@ -216,16 +215,13 @@ def _html(
     experiment: Experiment,
     table: Sequence[Row],
     generations: Mapping[str, Generated],
-    figures: Sequence[tuple[str, Path]],
+    clouds: bytes,
 ) -> str:
     cell = experiment.first
-    pictures = "".join(
-        f"<img class='figure' src='{_inline(path.read_bytes())}' alt='{name}'>" for name, path in figures
-    )
     return _PAGE.format(
         name=html.escape(cell.config.name),
         table=as_html(table),
-        pictures=pictures,
+        clouds=_inline(clouds),
         samples=_samples(session, experiment, generations),
         config=html.escape(cell.document.text),
     )
@@ -284,7 +280,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .25rem .6rem; text-align: left }}
 thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ background: #f5f5f5 }}
-.note {{ color: #666; margin: .1rem 0 }} .figure {{ width: 32%; min-width: 300px }}
+.note {{ color: #666; margin: .1rem 0 }} .figure {{ max-width: 100% }}
 .sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
 .sample img {{ image-rendering: pixelated; border: 1px solid #ccc }} .sample table {{ margin: 0; font-size: 13px }}
 .sample th {{ font-weight: 600; color: #555; white-space: nowrap }} pre {{ background: #f5f5f5; padding: 1rem }}
@@ -293,7 +289,7 @@ thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ backgro
 {table}
 <h2>The clouds</h2>
 <p>Held-out vectors in the plane of their two main directions (PCA over what is shown).</p>
-{pictures}
+<img class='figure' src='{clouds}' alt='clouds of vectors before and after each bridge'>
 <h2>Samples</h2>
 {samples}
 <h2>Config</h2>
