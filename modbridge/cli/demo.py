@@ -15,7 +15,7 @@ from modbridge.cli.state import State, json_option, make_session, print_json, pr
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the world, the weights and the noise.")
 @click.option("--out", metavar="DIR", help="The run's folder. [default: runs/demo]")
 @click.option("--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]")
-@X
+@click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field of the demo's config.")
 @json_option
 @click.pass_obj
 def command(
@@ -29,7 +29,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Make a world of drawn scenes, train a small dual encoder on it, and caption held-out images across the gap it
-    leaves, with every bridge and every decoder training. The world is made up; docs/explanation/demo.md says how it was chosen.
+    leaves, with every bridge and every decoder training. The world is made up; docs/explanation/demo.md says how it
+    was chosen.
 
     It is `modbridge run` on the config that this package brings.
 
