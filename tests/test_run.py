@@ -125,6 +125,7 @@ def test_the_oracle_is_judged_by_the_other_references(call: Call, world: Path, t
         "run", world, "--out", tmp_path / "run", "--json", "--set", "evaluate.input=text", "--set",
         "evaluate.references=others", "--set", "bridge=identity",
     )  # fmt: skip
+    assert result.code == 0, result.err
     (row,) = result.json["rows"]
     assert row["bridge"] == "oracle"
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]

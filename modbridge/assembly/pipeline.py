@@ -54,7 +54,15 @@ class Pipeline:
         self.modality = config.data.train.modality
 
     def encode(self, items: Sequence[Any]) -> Embeddings:
-        """Vectors (B, D) of items: paths, PIL images or arrays, as the encoder takes them."""
+        """Vectors (B, D) of items: paths, PIL images or arrays, as the encoder takes them.
+
+        Raises DataError where the run's encoder only looks up vectors that were made elsewhere.
+        """
+        if self.encoder.lookup((), self.modality) is not None:
+            raise DataError(
+                f"this run's encoder {self.encoder.config.type!r} only knows the vectors of its file; it cannot encode "
+                f"new items. Run the config with an encoder that computes them (open_clip, hf_clip)."
+            )
         size = int(getattr(self.encoder.config, "batch_size", 64))
         keys = tuple(str(i) for i in range(len(items)))
         parts = [

@@ -8,6 +8,8 @@ import click
 
 from modbridge.cli.state import State, cache_folder, json_option, print_json, print_rows
 
+WORK = "work"  # where stages that are not finished keep their checkpoints
+
 
 @click.command("cache")
 @click.option("--cache", metavar="DIR", help="Which cache. [default: MODBRIDGE_CACHE, or the user's]")
@@ -25,7 +27,8 @@ def command(state: State, cache: str | None, clear: str | None, as_json: bool) -
     from modbridge.errors import DataError
 
     root = cache_folder(cache)
-    stages = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != "locks") if root.is_dir() else []
+    folders = [p for p in root.iterdir() if p.is_dir() and p.name != "locks"] if root.is_dir() else []
+    stages = sorted(p.name for p in folders if any(p.iterdir()))
     if clear is not None:
         if clear != "all" and clear not in stages:
             raise DataError(f"the cache {root} keeps no {clear!r}; it keeps: {', '.join(stages) or 'nothing'}.")
@@ -36,6 +39,7 @@ def command(state: State, cache: str | None, clear: str | None, as_json: bool) -
     for name in stages:
         files = [p for p in (root / name).rglob("*") if p.is_file()]
         results = sum(1 for p in (root / name).iterdir() if p.is_dir())
+        name = "unfinished" if name == WORK else name
         rows.append({"stage": name, "results": results, "bytes": sum(p.stat().st_size for p in files)})
     if as_json:
         print_json({"rows": rows, "folder": str(root)})

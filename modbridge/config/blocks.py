@@ -67,10 +67,13 @@ def check_model(cls: type[Any], values: Mapping[str, Any], path: str, problems: 
     try:
         return cls(**values)
     except ValidationError as error:
+        wrong: dict[str, list[str]] = {}
+        found: dict[str, str] = {}
         for item in error.errors():
-            where = dotted + ".".join(map(str, item["loc"]))
+            location = _given_path(values, item["loc"])
+            where = (dotted + ".".join(map(str, location))).rstrip(".")
             if item["type"] == "extra_forbidden":
-                name = str(item["loc"][-1])
+                name = str(location[-1])
                 fields = sorted(_fields_at(cls, item["loc"][:-1]))
                 close = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
                 hint = f"did you mean {close[0]!r}?" if close else f"fields: {', '.join(fields)}"
@@ -79,13 +82,28 @@ def check_model(cls: type[Any], values: Mapping[str, Any], path: str, problems: 
                 problems.append(Problem(where, "is missing; it has no default"))
             else:
                 message = item["msg"].removeprefix("Value error, ")
-                problems.append(
-                    Problem(where.rstrip("."), f"{message[0].lower()}{message[1:]}; found {item['input']!r}")
-                )
+                wrong.setdefault(where, []).append(f"{message[0].lower()}{message[1:]}")
+                # The whole block is not repeated where the block as such is at fault.
+                found[where] = f"; found {item['input']!r}" if location else ""
+        problems += [Problem(at, f"{', or '.join(messages)}{found[at]}") for at, messages in wrong.items()]
         return None
     except ModbridgeError as error:
         problems.append(Problem(path, str(error)))
         return None
+
+
+def _given_path(values: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An error's place in the config as it was written: pydantic also names branches of unions, which nobody wrote."""
+    path: list[Any] = []
+    for number, step in enumerate(location):
+        last = number == len(location) - 1
+        if isinstance(values, Mapping) and (step in values or last):
+            path.append(step)
+            values = values.get(step)
+        elif isinstance(values, list | tuple) and isinstance(step, int):
+            path.append(step)
+            values = values[step] if step < len(values) else None
+    return tuple(path)
 
 
 def _fields_at(cls: type[Any], location: tuple[Any, ...]) -> set[str]:

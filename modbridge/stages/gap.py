@@ -24,8 +24,10 @@ def gap(session: Session, experiment: Experiment) -> dict[str, Any]:
     for cell in experiment.cells:
         for bridge in cell.config.gap.bridges or [cell.config.bridge]:
             for seed, split in splits(session, cell):
-                name = {"cell": cell.label, "bridge": bridge.type, "split": seed, "needs": sorted(bridge.needs)}
-                rows.append({**name, **cell.varied, **measured(session, cell, bridge, split)})
+                name: Row = {"cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs), **cell.varied}
+                if split is not None:
+                    name["split"] = seed
+                rows.append({**name, **measured(session, cell, bridge, split)})
     table = summarise(rows, "split")
     return {"rows": table, "runs": rows, "all_pairs": whole(session, experiment.first)}
 

@@ -198,7 +198,7 @@ def _shown(cells: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         if cell.config.evaluate.input == "source":
             by_bridge.setdefault(stable_hash(dump(cell.config.bridge)), cell)
-    return list(by_bridge.values())[:6]
+    return list(by_bridge.values())[:6] or list(cells[:1])
 
 
 def _clouds(cell: Cell, generation: Generated) -> tuple[str, Clouds]:
