@@ -1,0 +1,30 @@
+"""Announces the captioning decoders. Light: the parts themselves are imported when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modbridge.plugins import ComponentSpec, hookimpl
+
+
+@hookimpl
+def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
+    register(
+        ComponentSpec(
+            kind="decoder",
+            name="prefix_lm",
+            config="modbridge_captioning.config:PrefixLmConfig",
+            impl="modbridge_captioning.prefix_lm:PrefixLmDecoder",
+            summary="a causal language model (GPT-2) that writes on from a prefix mapped from the vector",
+            example={
+                "type": "prefix_lm",
+                "lm": {"n_layer": 1, "n_head": 2, "n_embd": 16},
+                "tokenizer": "words",
+                "prefix_length": 2,
+                "steps": 4,
+                "batch_size": 4,
+                "lr": 1e-3,
+                "generate": {"max_new_tokens": 8},
+            },
+        )
+    )

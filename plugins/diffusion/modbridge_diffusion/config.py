@@ -1,0 +1,154 @@
+"""Configs of the DDPM prior and of the Diffusion Bridge: everything known of them without weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+
+from modbridge.config.component import Affects, Part
+from modbridge.config.kinds import Augmentation, BridgeConfig, PriorConfig
+from modbridge.errors import PortError
+from modbridge.spaces import Frame, Port
+
+
+class ResidualMLPConfig(BaseModel):
+    """The residual MLP of SEED (kaistmm/seed-pytorch), the precursor of Diffusion-Link: its width, depth and dropout.
+
+    `width`: of the blocks; None means twice the vectors' dimension, as in SEED. `num_blocks` 3 and `dropout` 0 are
+    SEED's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["residual_mlp"]
+    width: int | None = Field(default=None, ge=2, multiple_of=2)
+    num_blocks: int = Field(default=3, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class DDPMConfig(PriorConfig):
+    """Config of the DDPM prior over vectors (Diffusion Bridge, CVPR 2025).
+
+    The noise process, the objective and the sampler are those of the authors' code: `timesteps`, the cosine `schedule`
+    (s = .008), x0 prediction weighted by SNR, and `renormalise`: whatever the network is given is first put back on the
+    sphere of `radius`, in training and in sampling alike. `radius` is the norm of the vectors that the prior lives on;
+    the bridge reads it here and scales to it.
+
+    `min_snr_gamma` (ours; authors: none) bounds the weight SNR from above, by Hang et al. 2023. `ema_decay` (ours):
+    None fits and uses the raw weights, which is what the authors infer with; a number keeps a moving average, updated
+    every 10 steps, and uses that (the authors track one of .995 and never use it). `steps`, `batch_size`, `lr` and
+    `lr_decay` are ours, for the residual MLP; the authors train their U-Net for 3,000,000 steps of 64 at a constant
+    8e-5. Adam's betas (.9, .99) and `grad_clip` are the authors'.
+    """
+
+    denoiser: ResidualMLPConfig = Field(default_factory=lambda: ResidualMLPConfig(type="residual_mlp"))
+    timesteps: int = Field(default=1000, ge=2)
+    schedule: Literal["cosine", "linear", "scaled_linear"] = "cosine"
+    radius: float = Field(default=5.0, gt=0.0)
+    renormalise: bool = True
+    min_snr_gamma: float | None = Field(default=None, gt=0.0)
+    steps: int = Field(default=50_000, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    lr: float = Field(default=3e-4, gt=0.0)
+    lr_decay: Literal["constant", "linear", "cosine"] = "cosine"
+    grad_clip: float | None = Field(default=1.0, gt=0.0)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    @field_validator("denoiser", mode="before")
+    @classmethod
+    def _word_alone(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    def check(self, clean: Port) -> None:
+        """Raise PortError for sequences: this prior models single vectors."""
+        if clean.tokens is not None:
+            raise PortError(
+                f"the prior {self.type!r} models single vectors (B, D); found {clean}. "
+                f"Use an encoder with pooled vectors."
+            )
+
+
+class DiffusionBridgeConfig(BridgeConfig):
+    """Config of Diffusion Bridge (CVPR 2025): a prior learnt from text vectors alone pulls source vectors over.
+
+    `start_step` M: the noise level the sampler believes a source vector to be at (authors: 600 on COCO, 400 on
+    Flickr30k); the first network call is at M - 1, 0 only centres. It is not the number of steps: that is `num_steps` S
+    (authors' code 5, the paper's supplement says 12). `augment_step` A: the noise level that text vectors are put at
+    and brought back from before a decoder learns from them (authors 400, before October 2025 600); 0 only centres.
+    `eta`: DDIM's, 0 draws no noise in sampling (authors). `centre`: take each modality's training mean away first
+    (authors). Off, no source vectors are needed for fitting. `frame`: "centred" gives unit vectors in the centred text
+    space, as the authors do; "text" (ours) maps them back among raw text vectors. Without `centre` the two are the
+    same.
+    """
+
+    augmentation: ClassVar[Augmentation] = "diffusion"
+
+    prior: Annotated[SerializeAsAny[PriorConfig], Part("prior")] = Field(
+        default_factory=lambda: DDPMConfig(type="ddpm")
+    )
+    start_step: Annotated[int, Affects("cross")] = Field(default=600, ge=0, validate_default=True)
+    num_steps: Annotated[int, Affects("cross"), Affects("augment")] = Field(default=5, ge=1)
+    augment_step: Annotated[int, Affects("augment")] = Field(default=400, ge=0, validate_default=True)
+    eta: Annotated[float, Affects("cross"), Affects("augment")] = Field(default=0.0, ge=0.0, le=1.0)
+    centre: bool = True
+    frame: Annotated[Literal["centred", "text"], Affects("cross"), Affects("augment")] = "centred"
+
+    @field_validator("prior")
+    @classmethod
+    def _learns_from_text_alone(cls, prior: PriorConfig) -> PriorConfig:
+        if "pairs" in prior.needs:
+            raise ValueError(
+                f"the prior {prior.type!r} needs pairs, and this bridge fits its prior on text vectors alone"
+            )
+        return prior
+
+    @field_validator("start_step", "augment_step")
+    @classmethod
+    def _within_the_process(cls, step: int, info: ValidationInfo) -> int:
+        timesteps = getattr(info.data.get("prior"), "timesteps", None)
+        if timesteps is not None:
+            # A source vector enters at index M - 1, a text vector is noised at index A itself.
+            last = timesteps if info.field_name == "start_step" else timesteps - 1
+            if step > last:
+                raise ValueError(f"expected at most {last}, since the prior has {timesteps} timesteps")
+        return step
+
+    @property
+    def radius(self) -> float:
+        """The norm that the prior's vectors have: the prior's own `radius`, or 1 for a prior that names none."""
+        return float(getattr(self.prior, "radius", 1.0))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text", "source"} if self.centre else {"text"})
+
+    @property
+    def frame_out(self) -> Frame:
+        return "centred" if self.centre and self.frame == "centred" else "raw"
+
+    def crosses(self, source: Port, text: Port) -> Port:
+        """Bridged vectors: the source's port in the frame of `frame`. Raises PortError for sequences, for two different
+        spaces and for vectors that are centred already."""
+        self._check_text(text)
+        text.require(
+            source,
+            what=f"the bridge {self.type!r} joins two modalities of one space",
+            remedy="Let one encoder give both sides, as single raw vectors.",
+        )
+        return source.changed(frame=self.frame_out, bridge=self.type)
+
+    def augments(self, text: Port) -> Port:
+        """Augmented text vectors: in the same frame as the bridged ones."""
+        self._check_text(text)
+        return text.changed(frame=self.frame_out, bridge=self.type)
+
+    def _check_text(self, text: Port) -> None:
+        if text.tokens is not None:
+            raise PortError(
+                f"the bridge {self.type!r} carries single vectors (B, D); found {text}. "
+                f"Use an encoder with pooled vectors."
+            )
+        if text.frame != "raw":
+            raise PortError(f"the bridge {self.type!r} centres vectors itself; expected raw ones, found {text}.")
+        self.prior.check(text)

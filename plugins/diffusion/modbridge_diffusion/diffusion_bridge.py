@@ -1,0 +1,155 @@
+"""Diffusion Bridge (CVPR 2025): source vectors taken for noisy text vectors, and denoised by a text-only prior.
+
+Source: the authors' code (mongeoroo/diffusion-bridge 46f4e64), whose chain is, for either modality with its own mean,
+    z = C n(n(e) - mean)        z' = n(prior.refine(z, M, S))
+and for the text a decoder is trained on the same with noise put in first, at step A. z' stays in the centred text
+space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+
+from modbridge.errors import ConfigError, DataError
+from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
+from modbridge.noise import Draw
+from modbridge.spaces import Embeddings
+from modbridge_diffusion.config import DiffusionBridgeConfig
+
+CHUNK = 65_536  # vectors taken to float64 at once
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A prior that shows its way, as `ddpm` does: needed for `eta` and for the stations of a trace."""
+
+    def trajectory(
+        self, x: torch.Tensor, *, start_step: int, num_steps: int, draw: Draw, eta: float
+    ) -> Iterator[tuple[int, torch.Tensor]]: ...
+
+
+class Statistics(torch.nn.Module):
+    """What is measured on the training split: the mean (D,) of each modality's unit vectors, not renormalised, and the
+    mean distance of the text vectors from theirs. NaN until fitted, so that nothing passes for bridged before."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.text_mean: torch.Tensor
+        self.source_mean: torch.Tensor
+        self.text_spread: torch.Tensor
+        self.register_buffer("text_mean", torch.full((dim,), torch.nan))
+        self.register_buffer("source_mean", torch.full((dim,), torch.nan))
+        self.register_buffer("text_spread", torch.tensor(torch.nan))
+
+
+class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
+    """Centre, scale to the prior's radius, refine, normalise; works on chunks (B, D)."""
+
+    def __init__(self, config: DiffusionBridgeConfig, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self.prior = cast("Prior[Any]", context.parts["prior"])
+        if config.eta > 0 and not isinstance(self.prior, Stepwise):
+            raise ConfigError(
+                f"eta {config.eta}: the prior {config.prior.type!r} draws no noise in sampling; use eta: 0."
+            )
+        self.statistics = Statistics(context.dim("text")).to(context.device)
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"statistics": self.statistics}
+
+    def fit(self, data: FitData, fitting: Fitting) -> None:
+        """Measure the means, then fit the prior on the scaled text vectors.
+
+        Raises DataError without text or (where `centre`) source vectors, and where all texts have one and the same
+        vector.
+        """
+        found = self.statistics
+        text = data.text.values
+        if len(text) == 0:
+            raise DataError(
+                f"the bridge {self.config.type!r} needs text vectors to be fitted; the training data gave none."
+            )
+        if self.config.centre:
+            found.text_mean.copy_(unit_mean(text))
+            found.source_mean.copy_(unit_mean(data.require_source(f"the bridge {self.config.type!r}").values))
+            spread = mean_distance(text, found.text_mean)
+            if spread < 1e-4:
+                raise DataError(
+                    f"the {len(text)} training texts have one and the same vector (mean distance from their mean "
+                    f"{spread:.1e}); nothing can be learnt from them. Look at the texts and at the encoder."
+                )
+        else:
+            found.text_mean.zero_()
+            found.source_mean.zero_()
+            spread = 1.0
+        found.text_spread.fill_(spread)
+        clean = self._scaled(text.to(self.device, torch.float32), found.text_mean)
+        port = data.text.port.changed(frame="centred" if self.config.centre else "raw")
+        fitting.fit_part(self.prior, Embeddings(clean, port, data.text.keys))
+
+    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        z = self._scaled(x, self.statistics.source_mean)
+        for _, state in self._steps(z, self.config.start_step, draw):
+            z = state
+        return self._framed(z)
+
+    def augment_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        z = self._scaled(x, self.statistics.text_mean)
+        level = self.config.augment_step
+        for _, state in self._steps(self.prior.diffuse(z, step=level, draw=draw), level, draw):
+            z = state
+        return self._framed(z)
+
+    def trace_vectors(self, x: torch.Tensor, draw: Draw) -> list[tuple[str, torch.Tensor]]:
+        """The encoded vector, then every station after it mapped to the raw text space, whatever `frame` is, so that
+        all can be compared with text vectors: "encoded", "centred", "step 479" ..., "bridged"."""
+        z = self._scaled(x, self.statistics.source_mean)
+        stations = [("encoded", x), ("centred", self._to_text(z))]
+        for level, state in self._steps(z, self.config.start_step, draw):
+            z = state
+            if level >= 0:
+                stations.append((f"step {level}", self._to_text(z)))
+        return [*stations, ("bridged", self._to_text(z))]
+
+    def _steps(self, z: torch.Tensor, start_step: int, draw: Draw) -> Iterator[tuple[int, torch.Tensor]]:
+        """The prior's way from `z`; empty where `start_step` is 0."""
+        if isinstance(self.prior, Stepwise):
+            yield from self.prior.trajectory(
+                z, start_step=start_step, num_steps=self.config.num_steps, draw=draw, eta=self.config.eta
+            )
+        elif start_step > 0:
+            yield -1, self.prior.refine(z, start_step=start_step, num_steps=self.config.num_steps, draw=draw)
+
+    def _scaled(self, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """C n(n(x) - mean), (B, D)."""
+        unit = torch.nn.functional.normalize(x, dim=1)
+        return torch.nn.functional.normalize(unit - mean, dim=1) * self.config.radius
+
+    def _framed(self, z: torch.Tensor) -> torch.Tensor:
+        return self._to_text(z) if self.config.frame == "text" else torch.nn.functional.normalize(z, dim=1)
+
+    def _to_text(self, z: torch.Tensor) -> torch.Tensor:
+        """Ours: a direction of the centred space set at the texts' usual distance from their mean, on the unit
+        sphere."""
+        unit = torch.nn.functional.normalize(z, dim=1)
+        return torch.nn.functional.normalize(self.statistics.text_spread * unit + self.statistics.text_mean, dim=1)
+
+
+def unit_mean(x: torch.Tensor) -> torch.Tensor:
+    """The mean (D,) of vectors (N, D) taken to norm 1, in float64; not renormalised."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for part in torch.split(x, CHUNK):
+        total += torch.nn.functional.normalize(part.double(), dim=1).sum(dim=0)
+    return total / len(x)
+
+
+def mean_distance(x: torch.Tensor, mean: torch.Tensor) -> float:
+    """The mean of |n(x) - mean| over vectors (N, D), in float64."""
+    total = 0.0
+    for part in torch.split(x, CHUNK):
+        unit = torch.nn.functional.normalize(part.double(), dim=1)
+        total += float(torch.linalg.vector_norm(unit - mean.to(unit), dim=1).sum())
+    return total / len(x)

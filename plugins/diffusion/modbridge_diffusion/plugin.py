@@ -1,0 +1,45 @@
+"""What this distribution adds to modbridge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modbridge.plugins import ComponentSpec, hookimpl
+
+_TINY_PRIOR = {
+    "type": "ddpm",
+    "denoiser": {"type": "residual_mlp", "width": 32, "num_blocks": 1},
+    "timesteps": 50,
+    "steps": 20,
+    "batch_size": 16,
+}
+
+
+@hookimpl
+def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
+    register(
+        ComponentSpec(
+            kind="prior",
+            name="ddpm",
+            config="modbridge_diffusion.config:DDPMConfig",
+            impl="modbridge_diffusion.ddpm:DDPM",
+            summary="Diffusion model of where text vectors lie, with the authors' renormalising DDIM sampler.",
+            example=_TINY_PRIOR,
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="diffusion_bridge",
+            config="modbridge_diffusion.config:DiffusionBridgeConfig",
+            impl="modbridge_diffusion.diffusion_bridge:DiffusionBridge",
+            summary="Diffusion Bridge (CVPR 2025): source vectors denoised by a prior learnt from text alone.",
+            example={
+                "type": "diffusion_bridge",
+                "prior": _TINY_PRIOR,
+                "start_step": 30,
+                "num_steps": 3,
+                "augment_step": 20,
+            },
+        )
+    )
