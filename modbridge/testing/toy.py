@@ -29,16 +29,18 @@ def toy_embeddings(
     return Embeddings(torch.nn.functional.normalize(values + mean, dim=1), toy_port(dim, modality), keys)
 
 
-def build_config(kind: str, block: Mapping[str, Any], registry: Registry | None = None) -> Any:
-    """A component's checked config, from a block as it stands in a config file."""
+def build_config(kind: str, block: Mapping[str, Any] | str, registry: Registry | None = None) -> Any:
+    """A component's checked config, from a block (or the word alone) as in a config file."""
     from modbridge.config.blocks import validate_block
 
-    return validate_block(kind, dict(block), registry or Plugins.discover().registry)
+    return validate_block(
+        kind, block if isinstance(block, str) else dict(block), registry or Plugins.discover().registry
+    )
 
 
 def build(
     kind: str,
-    block: Mapping[str, Any],
+    block: Mapping[str, Any] | str,
     *,
     ports: Mapping[str, Port] | None = None,
     seed: int = 0,
