@@ -14,12 +14,11 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 
 from modbridge.errors import ConfigError, DataError
+from modbridge.geometry import Statistics, to_text_frame
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 from modbridge_diffusion.config import DiffusionBridgeConfig
-
-CHUNK = 65_536  # vectors taken to float64 at once
 
 
 @runtime_checkable
@@ -31,7 +30,7 @@ class Stepwise(Protocol):
     ) -> Iterator[tuple[int, torch.Tensor]]: ...
 
 
-class Statistics(torch.nn.Module):
+class Fitted(torch.nn.Module):
     """What is measured on the training split: the mean (D,) of each modality's unit vectors, not renormalised, and the
     mean distance of the text vectors from theirs. NaN until fitted, so that nothing passes for bridged before."""
 
@@ -39,10 +38,10 @@ class Statistics(torch.nn.Module):
         super().__init__()
         self.text_mean: torch.Tensor
         self.source_mean: torch.Tensor
-        self.text_spread: torch.Tensor
+        self.text_radius: torch.Tensor
         self.register_buffer("text_mean", torch.full((dim,), torch.nan))
         self.register_buffer("source_mean", torch.full((dim,), torch.nan))
-        self.register_buffer("text_spread", torch.tensor(torch.nan))
+        self.register_buffer("text_radius", torch.tensor(torch.nan))
 
 
 class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
@@ -55,7 +54,7 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
             raise ConfigError(
                 f"eta {config.eta}: the prior {config.prior.type!r} draws no noise in sampling; use eta: 0."
             )
-        self.statistics = Statistics(context.dim("text")).to(context.device)
+        self.statistics = Fitted(context.dim("text")).to(context.device)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         return {"statistics": self.statistics}
@@ -73,19 +72,20 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
                 f"the bridge {self.config.type!r} needs text vectors to be fitted; the training data gave none."
             )
         if self.config.centre:
-            found.text_mean.copy_(unit_mean(text))
-            found.source_mean.copy_(unit_mean(data.require_source(f"the bridge {self.config.type!r}").values))
-            spread = mean_distance(text, found.text_mean)
-            if spread < 1e-4:
+            texts = Statistics.of(text)
+            found.text_mean.copy_(texts.mean)
+            found.text_radius.copy_(texts.radius)
+            source = data.require_source(f"the bridge {self.config.type!r}")
+            found.source_mean.copy_(Statistics.of(source.values).mean)
+            if texts.radius < 1e-4:
                 raise DataError(
                     f"the {len(text)} training texts have one and the same vector (mean distance from their mean "
-                    f"{spread:.1e}); nothing can be learnt from them. Look at the texts and at the encoder."
+                    f"{texts.radius:.1e}); nothing can be learnt from them. Look at the texts and at the encoder."
                 )
         else:
             found.text_mean.zero_()
             found.source_mean.zero_()
-            spread = 1.0
-        found.text_spread.fill_(spread)
+            found.text_radius.fill_(1.0)
         clean = self._scaled(text.to(self.device, torch.float32), found.text_mean)
         port = data.text.port.changed(frame="centred" if self.config.centre else "raw")
         fitting.fit_part(self.prior, Embeddings(clean, port, data.text.keys))
@@ -134,22 +134,4 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
     def _to_text(self, z: torch.Tensor) -> torch.Tensor:
         """Ours: a direction of the centred space set at the texts' usual distance from their mean, on the unit
         sphere."""
-        unit = torch.nn.functional.normalize(z, dim=1)
-        return torch.nn.functional.normalize(self.statistics.text_spread * unit + self.statistics.text_mean, dim=1)
-
-
-def unit_mean(x: torch.Tensor) -> torch.Tensor:
-    """The mean (D,) of vectors (N, D) taken to norm 1, in float64; not renormalised."""
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for part in torch.split(x, CHUNK):
-        total += torch.nn.functional.normalize(part.double(), dim=1).sum(dim=0)
-    return total / len(x)
-
-
-def mean_distance(x: torch.Tensor, mean: torch.Tensor) -> float:
-    """The mean of |n(x) - mean| over vectors (N, D), in float64."""
-    total = 0.0
-    for part in torch.split(x, CHUNK):
-        unit = torch.nn.functional.normalize(part.double(), dim=1)
-        total += float(torch.linalg.vector_norm(unit - mean.to(unit), dim=1).sum())
-    return total / len(x)
+        return to_text_frame(z, self.statistics.text_mean, self.statistics.text_radius)

@@ -294,7 +294,7 @@ class TestFit:
     def test_tensors_come_back(self, text: Embeddings, source: Embeddings) -> None:
         built, other = fitted(text, source), bridge()
         assert set(built.tensors()) == {
-            "statistics.text_mean", "statistics.source_mean", "statistics.text_spread",
+            "statistics.text_mean", "statistics.source_mean", "statistics.text_radius",
         }  # fmt: skip
         other.load_tensors(built.tensors())
         other.prior.load_tensors(built.prior.tensors())
