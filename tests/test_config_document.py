@@ -322,7 +322,8 @@ def test_a_profile_then_a_variant_is_laid_over_the_rest(write: Write) -> None:
     assert (tiny.tree["name"], tiny.tree["size"], tiny.where("size")) == ("n7", 1, f"{path}:12")
     both = load_document(path, profile="tiny", variant="two").tree
     assert (both["name"], both["size"], both["bridge"]) == ("n2", 1, {"type": "b", "y": 9})
-    assert load_document(path, variant="two", sets=["seed=3"]).tree["name"] == "n3"
+    assert load_document(path, variant="two", sets=["seed=3"]).tree["name"] == "n2"  # the variant says its own
+    assert load_document(path, variant="two", sets=["seed=3"], point=["seed=4"]).tree["name"] == "n4"
     with pytest.raises(ConfigError, match=r"c\.yaml:4: variants: hold no 'tow' \(did you mean 'two'\?\)"):
         load_document(path, variant="tow")
     with pytest.raises(ConfigError, match="there are: none"):

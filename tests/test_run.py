@@ -160,3 +160,17 @@ def test_gap_prints_a_row_a_bridge(call: Call, world: Path) -> None:
     split = call("gap", world, "--json", "--set", "gap.fit=18", "--set", "gap.seeds=[0,1,2]", "--set", "data.test=null")
     assert split.json["rows"][0]["splits"] == [0, 1, 2]
     assert "gap_norm_std" in split.json["rows"][0]
+
+
+def test_variants_keep_what_is_theirs_and_take_the_rest_from_set(call: Call, world: Path) -> None:
+    text = world.read_text() + "variants: {plain: {bridge: identity, augment: identity}, noisy: {}}\n"
+    world.write_text(text.replace("bridge: mean_shift", "bridge: {type: c3, frame: text}"))
+    result = call("check", world, "--json", "--set", "bridge.noise_std=0.2", "--vary", "seed=1,2")
+    assert result.code == 0, result.err
+    cells = [(row["cell"], row["bridge"], row["augment"]) for row in result.json["rows"]]
+    assert cells == [
+        ("plain/seed=1", "identity", "none"),
+        ("plain/seed=2", "identity", "none"),
+        ("noisy/seed=1", "c3", "noise"),
+        ("noisy/seed=2", "c3", "noise"),
+    ]

@@ -70,7 +70,7 @@ def load_experiment(
     cells: list[Cell] = []
     for variant in variants:
         for label, point in points:
-            document = _read(path, [*sets, *point], profile, variant, problems)
+            document = _read(path, sets, profile, variant, problems, point)
             if "name" not in document.tree:
                 document.tree["name"] = path.stem
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
@@ -88,11 +88,16 @@ def load_experiment(
 
 
 def _read(
-    path: Path, sets: Sequence[str], profile: str | None, variant: str | None, problems: list[Problem]
+    path: Path,
+    sets: Sequence[str],
+    profile: str | None,
+    variant: str | None,
+    problems: list[Problem],
+    point: Sequence[str] = (),
 ) -> Document:
     """A document. Its mistakes are added to `problems`, and checking goes on with what could be read."""
     try:
-        return load_document(path, sets=sets, profile=profile, variant=variant)
+        return load_document(path, sets=sets, profile=profile, variant=variant, point=point)
     except ConfigError as error:
         if not isinstance(error.partial, Document):
             raise

@@ -47,13 +47,19 @@ class Document:
 
 
 def load_document(
-    path: str | Path, *, sets: Sequence[str] = (), profile: str | None = None, variant: str | None = None
+    path: str | Path,
+    *,
+    sets: Sequence[str] = (),
+    profile: str | None = None,
+    variant: str | None = None,
+    point: Sequence[str] = (),
 ) -> Document:
     """Read a config file.
 
     The file is laid over the one it `extends` (a path relative to itself). Over the result comes its block
-    `profiles.PROFILE`, which may change variants too, then `variants.VARIANT`, then all `sets`
-    ("bridge.start_step=400"). References are resolved last.
+    `profiles.PROFILE`, which may change variants too, then all `sets` ("bridge.start_step=400"), then
+    `variants.VARIANT`, which says what is the variant's own and so wins over `sets`, then `point`, one value of each
+    varied axis. References are resolved last.
 
     Raises ConfigError with every mistake found, each with its file and line.
     """
@@ -66,10 +72,12 @@ def load_document(
         for text in sets:
             parse_set(text, problems)
         raise ConfigError(problems)
-    for group, name in (("profiles", profile), ("variants", variant)):
-        if name is not None:
-            tree, marks = _overlay(group, name, tree, marks, problems)
+    if profile is not None:
+        tree, marks = _overlay("profiles", profile, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, sets, problems)
+    if variant is not None:
+        tree, marks = _overlay("variants", variant, tree, marks, problems)
+    tree, marks = apply_sets(tree, marks, point, problems)
     tree, given = interpolate(tree, marks, problems)
     document = Document(tree, marks, [file for file, _ in files], given, files[0][1])
     if problems:
