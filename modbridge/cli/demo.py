@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -49,10 +50,11 @@ def command(
     from modbridge.demo.probe import probe
     from modbridge.stages.run import run
 
+    begun = time.monotonic()
     folder = Path(out) if out else Path("runs") / experiment.first.config.name
     result = run(session, experiment, folder)
     seen = probe(session, experiment.first)
-    seconds = sum(done.seconds for done in session.done)
+    seconds = time.monotonic() - begun
     fresh = sum(not done.cached for done in session.done)
     session.talk.say(f"{fresh} stages done in {seconds:.0f} s, {len(session.done) - fresh} taken from the cache")
     if as_json:
