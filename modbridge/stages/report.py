@@ -288,7 +288,7 @@ thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ backgro
 <h1>{name}</h1>
 {table}
 <h2>The clouds</h2>
-<p>Held-out vectors in the plane of their two main directions (PCA over what is shown).</p>
+<p>Held-out vectors. Across: from the mean source vector to the mean text vector. Up: the main direction beside it.</p>
 <img class='figure' src='{clouds}' alt='clouds of vectors before and after each bridge'>
 <h2>Samples</h2>
 {samples}
