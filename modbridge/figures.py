@@ -51,6 +51,7 @@ def draw_clouds(panels: Sequence[tuple[str, Clouds]], path: Path) -> None:
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("along the gap")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
     all_axes[0].set_ylabel("main direction beside it")
+    # The last panel has every cloud that any has.
+    figure.legend(*all_axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, metadata={"Software": None})
