@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 Row = dict[str, Any]
 
 # Columns that say which row it is, then measures, in the order of display.
-NAMES = ("bridge", "augment", "seed")
+NAMES = ("bridge", "fields", "augment", "seed")
 MEASURES = (
     "gap_norm",
     "paired_cosine",
@@ -45,13 +45,15 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def add_gap_closed(rows: Sequence[Row], metric: str = "cider") -> None:
-    """Add `gap_closed` = (row - identity) / (oracle - identity), both under the plain decoder, within each seed.
+def add_gap_closed(rows: Sequence[Row], within: Sequence[str] = ("seed",), metric: str = "cider") -> None:
+    """Add `gap_closed` = (row - identity) / (oracle - identity), both under the plain decoder, among the rows that
+    agree in the columns `within`.
 
-    Left out where a table has no identity or no oracle row.
+    Left out where there is no identity or no oracle row.
     """
     for row in rows:
-        group = [other for other in rows if other.get("seed") == row.get("seed") and other["augment"] == "none"]
+        alike = [other for other in rows if all(other.get(name) == row.get(name) for name in within)]
+        group = [other for other in alike if other["augment"] == "none"]
         floor = next((other.get(metric) for other in group if other["bridge"] == "identity"), None)
         ceiling = next((other.get(metric) for other in group if other["bridge"] == "oracle"), None)
         value = row.get(metric)
@@ -66,8 +68,10 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
     """
 
     def label(row: Row) -> tuple[Any, ...]:
-        name = str(row.get("cell", "")).replace(f"{over}={row.get(over)}", "").strip("/,")
-        return (name, row["bridge"], row.get("augment"))
+        variant, _, point = str(row.get("cell", "")).rpartition("/")
+        values = [value for value in point.split(",") if value != f"{over}={row.get(over)}"]
+        name = "/".join(part for part in (variant, ",".join(values)) if part)
+        return (name, row["bridge"], row.get("augment"), row.get("fields"))
 
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -128,7 +132,7 @@ def grid(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def notes_of(rows: Sequence[Row]) -> list[str]:
     """What stands under a table: how many items, which tokenizer, why a column is empty."""
     lines = []
-    counts = sorted({row["n"] for row in rows if "n" in row})
+    counts = sorted({row["n"] for row in rows if row.get("n") is not None})
     if counts:
         lines.append(f"items: {', '.join(map(str, counts))}")
     tokenizers = sorted({row["tokenizer"] for row in rows if row.get("tokenizer")})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modbridge.assembly.plan import Plan, make_plan
 from modbridge.config.document import Document, load_document
 from modbridge.config.overrides import expand, parse_vary
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
+from modbridge.config.reading import read_value
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
 
@@ -22,7 +25,7 @@ class Cell:
     config: PipelineConfig
     plan: Plan
     document: Document
-    varied: dict[str, str] = field(default_factory=dict)
+    varied: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,17 @@ def load_experiment(
         raise ConfigError([Problem("variants", "expected a block of NAME: overrides", where=base.where("variants"))])
     points = expand(parse_vary(vary)) if vary else [("", [])]
     cells: list[Cell] = []
+    to_be_given: dict[str, None] = {}
     for variant in variants:
         for label, point in points:
             document = _read(path, sets, profile, variant, problems, point)
             if "name" not in document.tree:
-                document.tree["name"] = path.stem
+                document.tree["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip(".") or "run"
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
+            to_be_given |= dict.fromkeys(document.to_be_given)
             cell = _check(name, document, registry, problems)
             if cell:
-                varied = dict(item.split("=", 1) for item in point)
+                varied = {at: _typed(text) for at, text in (item.split("=", 1) for item in point)}
                 cells.append(Cell(cell.label, cell.config, cell.plan, document, varied))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -84,7 +89,13 @@ def load_experiment(
     if main is not None and main not in [cell.label for cell in cells] and main not in variants:
         labels = ", ".join(cell.label for cell in cells)
         raise ConfigError([Problem("main", f"names no variant: {main!r}", where=base.where("main"), hint=labels)])
-    return Experiment(path, cells, base.to_be_given)
+    return Experiment(path, cells, list(to_be_given))
+
+
+def _typed(text: str) -> Any:
+    """A varied value as a table holds it: numbers and words as they are, anything longer as it was written."""
+    value = read_value(text, "--vary", [])
+    return value if isinstance(value, str | int | float | bool) else text
 
 
 def _read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from modbridge.assembly.build import build_component
 from modbridge.assembly.plan import make_plan
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
-from modbridge.errors import ConfigError, DataError, Problem, SetupError
+from modbridge.errors import ArtefactError, ConfigError, DataError, Problem, SetupError
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
@@ -72,20 +73,24 @@ class Pipeline:
         values = torch.cat([p.values for p in parts]) if parts else self.encoder.encode([], self.modality).values
         return Embeddings(values, self.encoder.port(self.modality), keys)
 
-    def caption(self, items: Sequence[Any]) -> list[str]:
-        """A caption for each item, in order."""
-        if isinstance(items, str | Path):
-            raise DataError(f"caption() takes a list of items; found the single item {str(items)!r}. Put it in a list.")
-        source = self.encode(items)
+    def caption(self, items: Sequence[Any] | Embeddings) -> list[str]:
+        """A caption for each item (or for what `encode` gave of them), in order."""
+        source = self._source(items)
         bridged = self.bridge.cross(source, self.config.seed)
         return [decoded.text for decoded in self.decoder.decode(bridged, source=source, seed=self.config.seed)]
 
-    def explain(self, items: Sequence[Any]) -> list[list[Station]]:
-        """For each item the stations of its crossing and their distances to the text cloud."""
-        source = self.encode(items)
+    def _source(self, items: Sequence[Any] | Embeddings) -> Embeddings:
+        if isinstance(items, str | Path):
+            raise DataError(f"expected a list of items; found the single item {str(items)!r}. Put it in a list.")
+        return items if isinstance(items, Embeddings) else self.encode(items)
+
+    def explain(self, items: Sequence[Any] | Embeddings) -> list[list[Station]]:
+        """For each item (or for what `encode` gave of them) the stations of its crossing and their distances to the
+        text cloud."""
+        source = self._source(items)
         draw = Draw.of(source.keys, self.config.seed, device=self.bridge.device).named("cross")
         sample = torch.nn.functional.normalize(self.cloud["sample"].float(), dim=1)
-        stations: list[list[Station]] = [[] for _ in items]
+        stations: list[list[Station]] = [[] for _ in source.keys]
         with torch.inference_mode():
             for name, vectors in self.bridge.trace_vectors(source.values, draw):
                 x = torch.nn.functional.normalize(vectors.float().cpu(), dim=1)
@@ -108,17 +113,23 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
     if label not in record["cells"]:
         raise ConfigError([Problem("cell", f"no such cell: {label!r}", hint=f"cells: {', '.join(record['cells'])}")])
     plugins = plugins or Plugins.discover()
-    tree = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))[label]
+    try:
+        tree = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))[label]
+        placed = record["cells"][label]
+        ports = read_manifest(folder / placed["bridge"])["ports"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"the run {folder} is damaged ({type(error).__name__}: {error}); run its config again, "
+            f"which writes it anew."
+        ) from error
     problems: list[Problem] = []
     config = check_pipeline(tree, plugins.registry, problems)
     if config is None:
         raise ConfigError(problems)
     if config.decoder is None:
         raise ConfigError([Problem("decoder", f"the run {folder} has none, so it cannot caption")])
-    placed = record["cells"][label]
-    bridge_ports = read_manifest(folder / placed["bridge"])["ports"]
-    ports = {name: Port.from_json(port) for name, port in bridge_ports.items()}
-    plan = make_plan(config, {ports["source"].modality: ports["source"], "text": ports["text"]})
+    text, source = Port.from_json(ports["text"]), Port.from_json(ports["source"])
+    plan = make_plan(config, {source.modality: source, "text": text})
     where = Session(plugins, Cache(folder)).torch_device(device if device != "auto" else config.device)
 
     def build(config: Any, kind: str, ports: dict[str, Port]) -> Any:
@@ -143,6 +154,8 @@ def _local(run: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     name, _, revision = run.removeprefix("hf://").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise DataError(f"{run!r}: expected hf://ORG/NAME or hf://ORG/NAME@REVISION.")
     try:
         return Path(snapshot_download(name, revision=revision or None))
     except RepositoryNotFoundError as error:

@@ -75,8 +75,11 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
                     hint="give both the same `frame`, or train the decoder under this bridge by leaving `augment` out",
                 )
             )
-    if config.decoder is not None and not config.data.train.captioned:
-        problems.append(Problem("data.train", f"{config.data.train.type!r} brings no texts to train the decoder on"))
+    for name in ("train", "test") if config.decoder is not None else ():
+        part = getattr(config.data, name)
+        if part is not None and not part.captioned:
+            what = "train the decoder on" if name == "train" else "score captions against"
+            problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
     if problems:
         raise ConfigError(problems)
     return Plan(source, text, bridged, trained)

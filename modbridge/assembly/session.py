@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +16,8 @@ import torch
 from modbridge.assembly.build import build_component, guard
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import SourceConfig
-from modbridge.config.pipeline import dump
-from modbridge.errors import SetupError
+from modbridge.config.pipeline import DEVICES, dump
+from modbridge.errors import ConfigError, Problem, SetupError
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.fitting import Progress
 from modbridge.interfaces.source import Source
@@ -58,6 +59,7 @@ class Session:
     shard_rows: int = 4096
     done: list[StageDone] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict)
+    _alone: dict[str, str] = field(default_factory=dict)
 
     def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
         """The folder of a stage's result, made by `build(out, work)` unless it is there."""
@@ -76,8 +78,11 @@ class Session:
             self.talk.say(f"{stage}: {label}, {seconds:.0f} s")
         return folder
 
-    def remember(self, key: str, make: Callable[[], T]) -> T:
-        """A value kept in memory for the length of the session."""
+    def remember(self, key: str, make: Callable[[], T], *, alone: str | None = None) -> T:
+        """A value kept in memory for the length of the session, or until another with the same `alone` is asked for."""
+        if alone is not None and self._alone.get(alone) != key:
+            self._memory.pop(self._alone.get(alone, ""), None)
+            self._alone[alone] = key
         if key not in self._memory:
             self._memory[key] = make()
         found: T = self._memory[key]
@@ -102,6 +107,8 @@ class Session:
     def torch_device(self, wanted: str) -> torch.device:
         """The device to work on. A GPU that is asked for by name but is not there is an error, never the CPU."""
         name = self.device if self.device != "auto" else wanted
+        if not re.fullmatch(DEVICES, name):
+            raise ConfigError([Problem("--device", f"no such device: {name!r}", hint="auto, cpu, mps, cuda or cuda:N")])
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(name)
@@ -164,7 +171,7 @@ class StageFitting:
 
     def log(self, **values: float | int | str) -> None:
         self.lines.append(values)
-        self.session.plugins.event("log", **{"stage_label": self.label, **values})
+        self.session.plugins.event("log", stage_label=self.label, values=values)
 
     def write_log(self, out: Path) -> None:
         """Keep the log lines with the result."""
@@ -186,3 +193,5 @@ class StageFitting:
 
         folder = session.stage(f"fit_{kind}", key, f"{self.label} / {config.type}", build)
         load_component(part, folder)
+        log = (folder / TRAINING_LOG).read_text(encoding="utf-8")
+        self.lines += [json.loads(line) for line in log.splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,13 @@ Vectors = dict[str, Stored]
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """sha256 of a file's bytes, taken once while its size and time of change stay the same."""
+    state = path.stat()
+    return _hash_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -117,3 +124,7 @@ class PrecomputedSourceConfig(MediaSourceConfig):
     @property
     def captioned(self) -> bool:
         return self.captions is not None
+
+    @property
+    def brings_texts(self) -> bool:
+        return "text" in self.vectors

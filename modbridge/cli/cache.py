@@ -25,10 +25,11 @@ def command(state: State, cache: str | None, clear: str | None, as_json: bool) -
       modbridge cache --clear embed
     """
     from modbridge.errors import DataError
+    from modbridge.stages import KEPT
 
     root = cache_folder(cache)
-    folders = [p for p in root.iterdir() if p.is_dir() and p.name != "locks"] if root.is_dir() else []
-    stages = sorted(p.name for p in folders if any(p.iterdir()))
+    # Only what modbridge itself keeps there: the folder may be shared, or given by mistake.
+    stages = [name for name in (*KEPT, WORK) if (root / name).is_dir() and any((root / name).iterdir())]
     if clear is not None:
         if clear != "all" and clear not in stages:
             raise DataError(f"the cache {root} keeps no {clear!r}; it keeps: {', '.join(stages) or 'nothing'}.")

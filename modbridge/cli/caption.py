@@ -28,8 +28,9 @@ def command(
     from modbridge.assembly.pipeline import load
 
     pipeline = load(run, cell=cell, device=device, plugins=state.plugins)
-    captions = pipeline.caption(list(files))
-    stations = pipeline.explain(list(files)) if explain else None
+    source = pipeline.encode(list(files))
+    captions = pipeline.caption(source)
+    stations = pipeline.explain(source) if explain else None
     if as_json:
         rows = [{"file": file, "caption": caption} for file, caption in zip(files, captions, strict=True)]
         for i, row in enumerate(rows):

@@ -83,6 +83,8 @@ def _config(spec: ComponentSpec, sets: tuple[str, ...], state: State) -> Any:
             return validate_block(spec.kind, block, state.plugins.registry)
         except ConfigError as error:
             errors.append(error)
+    if sets:
+        raise errors[0]
     return errors[0]
 
 

@@ -33,6 +33,11 @@ class SourceConfig(ComponentConfig):
         """Whether its items bring texts (references, or captions to train on)."""
         return True
 
+    @property
+    def brings_texts(self) -> bool:
+        """Whether its items have text vectors: those of their texts, or some that were made elsewhere."""
+        return self.captioned
+
 
 class EncoderConfig(ComponentConfig):
     """Config of an encoder."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from modbridge.config.blocks import check_block, check_model
 from modbridge.config.component import Part
@@ -20,6 +20,7 @@ from modbridge.errors import Problem
 from modbridge.plugins.registry import Registry
 
 # Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
+DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 LOADER_FIELDS = ("variants", "profiles")
 
 
@@ -47,6 +48,12 @@ class EvaluateConfig(_Section):
     """Score against all captions, or only against those that are not `caption`, so that the oracle is judged fairly."""
 
 
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands there twice: its split would count twice, and the deviation would be too small")
+    return seeds
+
+
 class GapConfig(_Section):
     """What `modbridge gap` compares."""
 
@@ -54,20 +61,20 @@ class GapConfig(_Section):
     """The bridges to measure, one row each; empty: the pipeline's own."""
     fit: Annotated[int | None, Field(ge=2)] = None
     """Fit on this many items of the training source and test on its others; null: fit on train, test on test."""
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)] = [0]
     """One split (numpy.random.default_rng(seed).permutation) for each seed; the table gives mean and deviation."""
 
 
 class PipelineConfig(_Section):
     """A pipeline: Encoder -> Bridge -> Decoder, the data it learns from and how it is judged."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")] = "run"
     """Names the run's folder."""
     paths: dict[str, str | None] = {}
     """Folders that the rest refers to as ${paths.name}; one without value is to be given with --set."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides every random number of the run."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=f"^({DEVICES})$")] = "auto"
     """"auto" takes a GPU where there is one. Does not enter cache keys."""
     data: DataConfig
     """Where items come from."""
@@ -119,6 +126,9 @@ def _check_section(
             checked[name] = items
             if None in items:
                 broken.add(name)
+        elif kind and get_origin(field.annotation) is list:
+            problems.append(Problem(f"{dotted}{name}", f"expected a list, found {value!r}", hint=f"write [{value}]"))
+            broken.add(name)
         elif kind:
             checked[name] = check_block(kind, value, registry, f"{dotted}{name}", problems)
             if checked[name] is None:

@@ -105,7 +105,7 @@ class Plugins:
         for label, hook in self._each("modbridge_commands"):
             try:
                 hook(cli=cli)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 print(f"modbridge: the plugin {label!r} failed to add its verbs: {error}", file=sys.stderr)
 
     def doctor(self) -> list[tuple[str, bool, str]]:
@@ -113,8 +113,8 @@ class Plugins:
         found: list[tuple[str, bool, str]] = []
         for label, hook in self._each("modbridge_doctor"):
             try:
-                found += hook()
-            except Exception as error:
+                found += [(str(what), bool(there), str(advice)) for what, there, advice in hook()]
+            except (Exception, SystemExit) as error:
                 found.append((f"plugin {label}", False, f"its doctor failed: {error}"))
         return found
 
@@ -133,7 +133,7 @@ class Plugins:
                 continue
             try:
                 observe(event={"name": name, **values})
-            except Exception as error:  # observers are isolated by contract
+            except (Exception, SystemExit) as error:  # observers are isolated by contract
                 self._silenced.add(label)
                 print(f"modbridge: the observer {label!r} failed and is left out: {error}", file=sys.stderr)
 

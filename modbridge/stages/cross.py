@@ -16,7 +16,7 @@ from modbridge.geometry import Statistics
 from modbridge.interfaces.source import text_key
 from modbridge.measures import fit_mean
 from modbridge.spaces import Embeddings
-from modbridge.stages.embed import embed_key, embeddings
+from modbridge.stages.embed import embed_key, embeddings, left_out
 from modbridge.stages.fit_bridge import Rows, bridge_key, fitted_bridge, item_rows, train_vectors
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import read_tensors, write_manifest
@@ -57,10 +57,15 @@ def text_statistics(session: Session, cell: Cell, split: Split | None = None) ->
     return session.remember(f"text statistics {key} {rows and rows.name}", make)
 
 
+def _where(cell: Cell, split: Split | None) -> str:
+    """The source that held-out items come from."""
+    return "train" if split is not None or cell.config.data.test is None else "test"
+
+
 def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[Embeddings, Embeddings]:
     """The held-out items' vectors and those of their paired captions (evaluate.caption), row by row."""
     modality = cell.config.data.train.modality
-    where = "train" if cell.config.data.test is None else "test"
+    where = _where(cell, split)
     source = embeddings(session, cell, where, modality)
     if split:
         source = split.test.of(source)
@@ -80,17 +85,19 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     """The held-out vectors across `bridge` (the cell's own by default)."""
     config = bridge or cell.config.bridge
     modality = cell.config.data.train.modality
-    where = "train" if cell.config.data.test is None else "test"
+    where = _where(cell, split)
     number = cell.config.evaluate.caption
     source, text = held_out(session, cell, split)
+    names = [split.fit.name, split.test.name] if split else None
+    left = [left_out(session, cell, w, modality) for w in ("train", where)]
     if cell.config.evaluate.input == "text":
         mean = text_statistics(session, cell, split).mean
-        key = stable_hash(["text", *(embed_key(session, cell, w, "text") for w in ("train", where)), number])
+        vectors = [embed_key(session, cell, w, "text") for w in ("train", where)]
+        key = stable_hash(["text", vectors, number, names, left])
         return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
 
     rows = split.fit if split else None
     parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
-    names = [split.fit.name, split.test.name] if split else None
     key = stable_hash(
         [
             bridge_key(session, cell, config, rows),
@@ -98,7 +105,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
             parts,
             names,
             cell.config.seed,
-            session.on_error,
+            left,
         ]
     )
 

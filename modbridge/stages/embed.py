@@ -6,6 +6,7 @@ Vectors are written in shards as they come, so a killed run goes on after its la
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import stable_hash
 
 INDEX = "index.json"
+ENOUGH = 4  # so many different items with one vector are no accident
 
 
 def embed_key(session: Session, cell: Cell, split: str, side: str) -> str:
@@ -48,10 +50,30 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
         _embed_all(session, model, items, side, out, work)
 
     def load() -> Embeddings:
-        folder = session.stage("embed", key, f"{split} {side}", build)
-        return _read(session, cell, folder, side)
+        folder = session.cache.path("embed", key)
+        if session.cache.has("embed", key) and _readable_again(session, cell, split, side, folder):
+            shutil.rmtree(folder)
+        return _read(session, cell, session.stage("embed", key, f"{split} {side}", build), side)
 
     return session.remember(f"embeddings {key}", load)
+
+
+def left_out(session: Session, cell: Cell, split: str, side: str) -> list[str]:
+    """The keys of the items that could not be read and were left out."""
+    embeddings(session, cell, split, side)
+    folder = session.cache.path("embed", embed_key(session, cell, split, side))
+    return sorted(json.loads((folder / INDEX).read_text(encoding="utf-8"))["skipped"])
+
+
+def _readable_again(session: Session, cell: Cell, split: str, side: str, folder: Path) -> bool:
+    """Whether an item that was left out can be read by now."""
+    skipped = json.loads((folder / INDEX).read_text(encoding="utf-8"))["skipped"]
+    if not skipped or side == "text":
+        return False
+    source = session.source(getattr(cell.config.data, split))
+    items = _Prepared(encoder(session, cell), _Media(source), side, 0, len(source))
+    rows = {key: row for row, key in enumerate(source.keys())}
+    return any(not isinstance(items[rows[key]][1], _Unreadable) for key in skipped)
 
 
 @dataclass(frozen=True)
@@ -154,15 +176,17 @@ def _embed_all(session: Session, model: Encoder[Any], items: _Items, side: str, 
             if not (shard.is_file() and notes.is_file() and _whole(shard)):
                 with session.guard(model.config, "encoder", f"it embedded {side} items"):
                     values, rows, unread = _embed_some(session, model, items, side, range(start, stop), progress)
+                # The notes come first: a shard that is there is a shard that is finished.
+                notes.write_text(json.dumps(unread), encoding="utf-8")
                 part = work / f".{name}.part"
                 save_file({"values": values, "rows": torch.tensor(rows, dtype=torch.int64)}, part)
                 part.replace(shard)
-                notes.write_text(json.dumps(unread), encoding="utf-8")
             else:
                 progress.advance(stop - start)
             skipped |= json.loads(notes.read_text(encoding="utf-8"))
     if len(skipped) == total:
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
+    _check_variety(model, side, [work / name for name in shards])
     for name in shards:
         (work / name).replace(out / name)
     index = {"keys": items.keys, "rows": items.rows, "shards": shards, "skipped": skipped}
@@ -194,12 +218,24 @@ def _embed_some(
             rows += [row for row, _ in good]
         progress.advance(len(batch))
     found = torch.cat(values) if values else torch.zeros((0, model.port(side).space.dim or 0))
-    if len(found) > 1 and torch.allclose(found, found[:1].expand_as(found), atol=1e-6):
-        raise PluginError(
-            f"the encoder {model.config.type!r} gave {len(found)} different {side} items the same vector. Its weights "
-            f"or its tokenizer are broken (a tokenizer loaded without its files has almost no vocabulary)."
-        )
     return found, rows, skipped
+
+
+def _check_variety(model: Encoder[Any], side: str, shards: Sequence[Path]) -> None:
+    """Raise PluginError if many different items all have one vector: weights or tokenizer are broken."""
+    first, count = None, 0
+    for shard in shards:
+        values = read_tensors(shard)["values"]
+        if first is None and len(values):
+            first = values[:1]
+        if first is not None and not torch.allclose(values, first.expand_as(values), atol=1e-6):
+            return
+        count += len(values)
+    if count >= ENOUGH:
+        raise PluginError(
+            f"the encoder {model.config.type!r} gave {count} different {side} items the same vector. Its weights or "
+            f"its tokenizer are broken (a tokenizer loaded without its files has almost no vocabulary)."
+        )
 
 
 def _whole(path: Path) -> bool:

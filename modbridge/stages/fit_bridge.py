@@ -15,7 +15,7 @@ from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext
-from modbridge.spaces import Embeddings
+from modbridge.spaces import Embeddings, Port
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import load_component
@@ -113,5 +113,7 @@ def item_rows(vectors: Embeddings, keys: Sequence[str]) -> list[int]:
     return [rows[key] for key in keys]
 
 
-def _none(port: Any) -> Embeddings:
-    return Embeddings(torch.zeros((0, port.space.dim)), port, ())
+def _none(port: Port) -> Embeddings:
+    """No vectors, for a bridge that needs none."""
+    dim = port.space.dim or 0
+    return Embeddings(torch.zeros((0, dim) if port.tokens is None else (0, port.tokens, dim)), port, ())

@@ -97,7 +97,9 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
         return FittedDecoder(decoder, folder)
 
     # Search options live in the built object, not in the artefact.
-    return session.remember(f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make)
+    return session.remember(
+        f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make, alone="decoder"
+    )
 
 
 def texts_of(session: Session, cell: Cell, keys: Sequence[str], split: str = "train") -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.plan import Plan, make_plan
 from modbridge.assembly.session import Session, StageFitting
+from modbridge.config.pipeline import dump
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.spaces import Port, Space
@@ -31,7 +32,7 @@ def plan_of(session: Session, cell: Cell) -> Plan:
         if cell.plan.text.space.dim is not None:
             return cell.plan
         encoder(session, cell)  # what was not on this machine when the config was checked is there once it is built
-        return session.remember(f"plan {stable_hash(cell.label)}", lambda: make_plan(cell.config))
+        return session.remember(f"plan {stable_hash(dump(cell.config))}", lambda: make_plan(cell.config))
     key = encoder_key(session, cell)
 
     def named(port: Port) -> Port:
@@ -39,7 +40,7 @@ def plan_of(session: Session, cell: Cell) -> Plan:
         return port.changed(space=space)
 
     ports = {m: named(config.emits(m)) for m in (cell.config.data.train.modality, "text")}
-    return session.remember(f"plan {stable_hash(cell.label)} {key}", lambda: make_plan(cell.config, ports))
+    return session.remember(f"plan {stable_hash(dump(cell.config))} {key}", lambda: make_plan(cell.config, ports))
 
 
 def encoder(session: Session, cell: Cell) -> Encoder[Any]:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.config.kinds import BridgeConfig
+from modbridge.config.pipeline import dump
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.geometry import Statistics
 from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosine
 from modbridge.stages.cross import Split, held_out
 from modbridge.stages.fit_bridge import Rows
-from modbridge.stages.score import measured
+from modbridge.stages.score import measured, require_texts
 from modbridge.tables import Row, summarise
 
 
 def gap(session: Session, experiment: Experiment) -> dict[str, Any]:
     """{"rows": one row a bridge, "all_pairs": the figures of the whole held-out set without a bridge}."""
     experiment.require_paths()
+    for cell in experiment.cells:
+        require_texts(cell)
     rows: list[Row] = []
     for cell in experiment.cells:
         for bridge in cell.config.gap.bridges or [cell.config.bridge]:
             for seed, split in splits(session, cell):
-                name: Row = {"cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs), **cell.varied}
+                name: Row = {**cell.varied, "cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs)}
+                if fields := told_apart(bridge, cell.config.gap.bridges):
+                    name["fields"] = fields
                 if split is not None:
                     name["split"] = seed
-                rows.append({**name, **measured(session, cell, bridge, split)})
+                columns = measured(session, cell, bridge, split)
+                if not columns:
+                    raise DataError("the gap is measured on single vectors of at least two held-out items.")
+                rows.append({**name, **columns})
     table = summarise(rows, "split")
     return {"rows": table, "runs": rows, "all_pairs": whole(session, experiment.first)}
+
+
+def told_apart(bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> str:
+    """The fields in which a bridge differs from others of its type in one table: "start_step=300"; "" if alone."""
+    own = _leaves(dump(bridge))
+    alike = [_leaves(dump(other)) for other in others if other.type == bridge.type]
+    differing = [name for name in own if any(leaves.get(name) != own[name] for leaves in alike)]
+    return ", ".join(f"{name}={own[name]}" for name in differing)
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for name, item in tree.items() for k, v in _leaves(item, f"{path}.{name}".lstrip(".")).items()}
 
 
 def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:

@@ -42,7 +42,7 @@ def generated(session: Session, cell: Cell) -> Generated:
         with session.talk.progress("generate", total) as progress:
             for start in range(0, total, chunk):
                 rows = range(start, min(start + chunk, total))
-                part = work / f"captions-{start:09d}.jsonl"
+                part = work / f"captions-{rows.start:09d}-{rows.stop:09d}.jsonl"
                 if not part.is_file():
                     bridged = vectors.bridged.select(rows)
                     source = None if oracle else vectors.source.select(rows)

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,9 @@ from modbridge.assembly.session import TRAINING_LOG, Session
 from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge.figures import Clouds, draw_clouds
-from modbridge.geometry import unit
+from modbridge.geometry import Statistics, unit
 from modbridge.media import load_image
-from modbridge.spaces import Embeddings
-from modbridge.stages.embed import embeddings
+from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key
@@ -37,6 +37,8 @@ from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, markdown
 
 RUN = "run.json"
+FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
+FITTED = ("encoder", "augmenter", "bridge", "decoder")
 RUN_SCHEMA = 1
 SAMPLES = 12
 CLOUD = 500
@@ -50,17 +52,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     versions = installed_versions(session)
     keys = {cell.label: generated(session, cell).key for cell in cells}
     result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells]])
-    if (out / RUN).is_file() and (out / "report.html").is_file() and read_run(out).get("result") == result:
+    if _holds(out, result):
         return out / "report.html"
-    if out.exists() and any(out.iterdir()) and not (out / RUN).is_file() and not (out / ".modbridge").is_file():
-        raise DataError(
-            f"{out} exists and is no run of modbridge; nothing was written. Give another folder with --out."
-        )
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        (out / ".modbridge").touch()
-    except OSError as error:
-        raise SetupError(f"the run folder {out} cannot be written ({error}); give another with --out.") from error
+    claim_folder(out)
     (out / RUN).unlink(missing_ok=True)  # written last: a run folder without it is not finished
 
     _text(out / "config.yaml", cells[0].document.text)
@@ -68,10 +62,11 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     _json(out / "versions.json", versions)
     _json(out / "table.json", {"rows": list(table), "runs": list(rows)})
     _text(out / "table.md", markdown(table))
-    _text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in [*_training_logs(session), *rows]))
+    placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
+    lines = [*_training_logs(out, placed), *rows]
+    _text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     generations = {cell.label: generated(session, cell) for cell in cells}
     _text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
-    placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
     _text(out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes()))
     wanted = cells[0].config.main
@@ -98,21 +93,62 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     return out / "report.html"
 
 
+def claim_folder(out: Path) -> None:
+    """Make the run folder, or refuse it: DataError if it holds something else, SetupError if it cannot be written.
+
+    Called before any work, so that nothing is computed for a folder that cannot take it.
+    """
+    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if taken and not any((out / name).is_file() for name in (".modbridge", RUN)):
+        raise DataError(
+            f"{out} exists and is no run of modbridge; nothing was written. Give another folder with --out."
+        )
+    if (out / RUN).is_file():
+        with suppress(ArtefactError):  # a damaged run is written anew; one of a newer schema is refused
+            if _run_record(out).get("schema", 0) > RUN_SCHEMA:
+                read_run(out)
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        if not (out / ".modbridge").is_file():
+            (out / ".modbridge").touch()
+    except OSError as error:
+        raise SetupError(f"the run folder {out} cannot be written ({error}); give another with --out.") from error
+
+
+def _holds(out: Path, result: str) -> bool:
+    """Whether the folder holds this very result, whole."""
+    try:
+        run = read_run(out)
+    except (ArtefactError, DataError):
+        return False
+    placed = [path for cell in run["cells"].values() for kind, path in cell.items() if kind != "encoder_key"]
+    return run.get("result") == result and all((out / name).exists() for name in (*FILES, *placed))
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """A run folder's run.json. Raises DataError or ArtefactError if it is none, unfinished, or of a newer schema."""
     if not folder.is_dir():
         raise DataError(f"the run {folder} does not exist. Expected a folder that `modbridge run` wrote.")
     if not (folder / RUN).is_file():
         raise ArtefactError(f"{folder} holds no finished run: {RUN} is missing. Run the config again; it goes on.")
-    try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtefactError(f"{folder / RUN} is damaged ({error}); run the config again.") from None
+    run = _run_record(folder)
     if run.get("schema", 0) > RUN_SCHEMA:
         raise ArtefactError(
             f"{folder} was written by a newer modbridge (schema {run['schema']}, this one reads {RUN_SCHEMA}): upgrade."
         )
-    return dict(run)
+    if not isinstance(run.get("cells"), dict) or run.get("main") not in run["cells"]:
+        raise ArtefactError(f"{folder / RUN} is damaged (it names no cells); run the config again.")
+    return run
+
+
+def _run_record(folder: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtefactError(f"{folder / RUN} is damaged ({error}); run the config again.") from None
+    if not isinstance(run, dict):
+        raise ArtefactError(f"{folder / RUN} is damaged (expected an object); run the config again.")
+    return run
 
 
 def installed_versions(session: Session) -> dict[str, str]:
@@ -131,6 +167,7 @@ def installed_versions(session: Session) -> dict[str, str]:
 def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
     """Put the cell's artefacts into the run folder (hard links where the disk allows), so that it stands alone."""
     folders = {
+        "augmenter": fitted_bridge(session, cell, cell.config.augmenter).folder,
         "bridge": fitted_bridge(session, cell, cell.config.bridge).folder,
         "decoder": fitted_decoder(session, cell).folder,
     }
@@ -138,14 +175,14 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
         folders["encoder"] = session.cache.path("fit_encoder", encoder_key(session, cell))
     placed: dict[str, Any] = {}
     for kind, folder in folders.items():
-        target = out / "artefacts" / f"{kind}-{folder.name}"
+        target = out / "artefacts" / f"{'bridge' if kind == 'augmenter' else kind}-{folder.name}"
         if not target.is_dir():
             beside = target.with_name(f".{target.name}.part")
             shutil.rmtree(beside, ignore_errors=True)
             shutil.copytree(folder, beside, copy_function=_link)
             beside.replace(target)
         placed[kind] = str(target.relative_to(out))
-    placed["cloud"] = _place_cloud(embeddings(session, cell, "train", "text"), out)
+    placed["cloud"] = _place_cloud(session, cell, out)
     placed["encoder_key"] = encoder_key(session, cell)
     return placed
 
@@ -157,22 +194,25 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _place_cloud(text: Embeddings, out: Path) -> str:
+def _place_cloud(session: Session, cell: Cell, out: Path) -> str:
     """The mean of the training texts and a thin sample of them, for `caption --explain`."""
-    step = max(1, len(text) // CLOUD)
-    values = {"mean": text.values.double().mean(0).cpu(), "sample": text.values[::step].cpu().contiguous()}
-    name = f"artefacts/cloud-{stable_hash([text.port.to_json(), len(text)])}.safetensors"
-    save_file(values, out / name)
+    name = f"artefacts/cloud-{embed_key(session, cell, 'train', 'text')}.safetensors"
+    if not (out / name).is_file():
+        text = embeddings(session, cell, "train", "text").values
+        step = max(1, len(text) // CLOUD)
+        beside = out / f"{name}.part"
+        save_file({"mean": Statistics.of(text).mean, "sample": text[::step].cpu().contiguous()}, beside)
+        beside.replace(out / name)
     return name
 
 
-def _training_logs(session: Session) -> list[Row]:
-    lines = []
-    for done in {(done.stage, done.key): done for done in session.done}.values():
-        file = session.cache.path(done.stage, done.key) / TRAINING_LOG
+def _training_logs(out: Path, placed: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """What was logged while the run's parts were fitted, each part once."""
+    lines: list[Row] = []
+    for name in dict.fromkeys(cell[kind] for cell in placed.values() for kind in FITTED if kind in cell):
+        file = out / name / TRAINING_LOG
         if file.is_file():
-            texts = file.read_text(encoding="utf-8").splitlines()
-            lines += [{"stage": done.stage, "label": done.label, **json.loads(line)} for line in texts]
+            lines += [{"part": name, **json.loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]
     return lines
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.errors import ConfigError, Problem
 from modbridge.stages import STAGES
 from modbridge.stages.embed import embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder, required_decoder
 from modbridge.stages.fit_encoder import encoder
 from modbridge.stages.generate import generated
-from modbridge.stages.report import write_run
-from modbridge.stages.score import scored
+from modbridge.stages.report import claim_folder, write_run
+from modbridge.stages.score import require_texts, scored
 from modbridge.tables import Row, add_gap_closed, summarise
 
 
@@ -37,9 +39,14 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
     experiment.require_paths()
     reach = STAGES.index(until)
     cells = experiment.cells
-    if reach >= STAGES.index("fit_decoder"):
-        for cell in cells:
+    for cell in cells:
+        if reach >= STAGES.index("fit_decoder"):
             required_decoder(cell)
+        if reach >= STAGES.index("generate"):
+            require_texts(cell)
+            _require_test(cell)
+    if until == "report":
+        claim_folder(out)
     if reach >= STAGES.index("score"):
         for note in sorted({f"{m.type}: {text}" for c in cells for m in c.config.metrics if (text := m.missing())}):
             session.talk.say(f"score: {note}")
@@ -49,10 +56,22 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
             rows.append(scored(session, cell))
         else:
             _partly(session, cell, reach)
-    add_gap_closed(rows)
+    add_gap_closed(rows, within=["seed", *sorted(_common_axes(cells))])
     table = summarise(rows, "seed")
     report = write_run(session, experiment, rows, table, out) if until == "report" else None
     return Result(table, rows, report)
+
+
+def _require_test(cell: Cell) -> None:
+    if cell.config.data.test is None:
+        where, hint = cell.document.where("data"), "captions are judged on items that nothing was fitted on"
+        raise ConfigError([Problem("data.test", "is missing; held-out items to caption", where=where, hint=hint)])
+
+
+def _common_axes(cells: Sequence[Cell]) -> set[str]:
+    """The varied fields under which floor and ceiling are looked for anew: all but those that make the rows."""
+    rows = ("bridge", "augment", "evaluate", "main")
+    return {name for cell in cells for name in cell.varied if name.split(".")[0] not in rows}
 
 
 def _partly(session: Session, cell: Cell, reach: int) -> None:

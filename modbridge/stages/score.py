@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import BridgeConfig
-from modbridge.errors import DataError
+from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
@@ -24,8 +25,10 @@ ROW = "row.json"
 def measured(
     session: Session, cell: Cell, bridge: BridgeConfig | None = None, split: Split | None = None
 ) -> dict[str, float]:
-    """The gap measures of the held-out vectors across a bridge."""
+    """The gap measures of the held-out vectors across a bridge; none for sequences, nor for fewer than two items."""
     vectors = crossed(session, cell, bridge, split)
+    if vectors.bridged.port.tokens is not None or len(vectors.bridged) < 2:
+        return {}
     key = stable_hash([vectors.key, cell.config.evaluate.caption, "measures 1"])
     label = cell.label if bridge is None else bridge.type
 
@@ -109,8 +112,10 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     folder = session.stage("score", key, cell.label, build)
     read_manifest(folder)
     content = json.loads((folder / ROW).read_text(encoding="utf-8"))
-    columns = {name: score["corpus"] for name, score in content["scores"].items()}
+    columns = {name: _number(score["corpus"]) for name, score in content["scores"].items()}
     notes = {name: score["note"] for name, score in content["scores"].items() if score["note"]}
+    lost = [name for name, score in content["scores"].items() if columns[name] is None and score["corpus"] is not None]
+    notes |= dict.fromkeys(lost, "the metric gave no finite number")
     return {
         **identity(cell),
         "n": len(generation.predictions),
@@ -125,10 +130,25 @@ def identity(cell: Cell) -> dict[str, Any]:
     """The columns that say which row it is."""
     oracle = cell.config.evaluate.input == "text"
     return {
+        **cell.varied,
         "cell": cell.label,
         "bridge": "oracle" if oracle else cell.config.bridge.type,
         "augment": cell.config.augmenter.augmentation,
         "needs": sorted(cell.config.bridge.needs),
         "seed": cell.config.seed,
-        **cell.varied,
     }
+
+
+def _number(value: float | None) -> float | None:
+    """A score as JSON can hold it."""
+    return value if value is None or math.isfinite(value) else None
+
+
+def require_texts(cell: Cell) -> None:
+    """Raise ConfigError unless every source brings the texts that measuring and decoding take."""
+    for split in ("train", "test"):
+        source = getattr(cell.config.data, split)
+        if source is not None and not source.brings_texts:
+            path = f"data.{split}"
+            message = f"{source.type!r} brings no texts as it is configured; captions are needed here"
+            raise ConfigError([Problem(path, message, where=cell.document.where(path))])

@@ -471,7 +471,7 @@ def test_sequences_and_unfitted_decoders_are_refused() -> None:
 
 
 def test_defaults_are_the_authors() -> None:
-    config = build_config("decoder", "prefix_lm" if False else {"type": "prefix_lm"})
+    config = build_config("decoder", {"type": "prefix_lm"})
     assert (config.lm, config.prefix_length, config.train_lm) == ("gpt2", 10, "full")
     assert (config.epochs, config.batch_size, config.lr, config.weight_decay) == (10, 40, 2e-5, 0.01)
     assert (config.warmup, config.schedule) == (5000, "linear")
