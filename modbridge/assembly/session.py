@@ -60,18 +60,22 @@ class Session:
     done: list[StageDone] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict)
     _alone: dict[str, str] = field(default_factory=dict)
+    _inner: float = 0.0
 
     def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
         """The folder of a stage's result, made by `build(out, work)` unless it is there."""
         if any(done.stage == stage and done.key == key for done in self.done):
             return self.cache.path(stage, key)
-        begun = time.monotonic()
+        begun, before = time.monotonic(), self._inner
         cached = self.cache.has(stage, key)
         if not cached:
             self.plugins.event("stage_started", stage=stage, key=key, label=label)
         wait = lambda: self.talk.say(f"{stage}: {label}: another process is making it; waiting")  # noqa: E731
         folder = self.cache.make(stage, key, build, wait)
-        seconds = time.monotonic() - begun
+        # A stage's own seconds: those of the stages that it asked for in between are theirs.
+        whole = time.monotonic() - begun
+        seconds = whole - (self._inner - before)
+        self._inner = before + whole
         self.done.append(StageDone(stage, key, label, cached, seconds))
         self.plugins.event("stage_cached" if cached else "stage_finished", stage=stage, key=key, label=label)
         if not cached and seconds >= SAID_SECONDS:
