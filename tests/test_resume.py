@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .conftest import TOY
@@ -28,33 +29,38 @@ def contents(run: Path) -> dict[str, str]:
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def wait_for(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> None:
+    """Wait until something is there, or the process has ended."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not there() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> None:
     subprocess.run(command(world, tmp_path / "calm", tmp_path / "undisturbed"), check=True, capture_output=True)
+    cache = tmp_path / "cache"
     chance = random.Random(0)
-    kills = 0
-    resumed = False
-    for _ in range(40):
+    kills = resumed = 0
+    # Killed as soon as a stage is under way, then three times in the middle of the decoder's training.
+    moments = ["work/*", *["work/fit_decoder-*/checkpoint-*"] * 3, None]
+    for moment in moments:
+        begun = time.time()
         process = subprocess.Popen(
-            command(world, tmp_path / "cache", tmp_path / "killed"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            command(world, cache, tmp_path / "killed"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        # Most of the time goes by in imports; then the stages take about a second and a half.
-        work = tmp_path / "cache" / "work"
-        deadline = time.monotonic() + 60
-        while process.poll() is None and not work.is_dir() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 1.2))
-        if kills < 4 and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+        if moment is not None:
+            wait_for(process, lambda: any(path.stat().st_mtime > begun for path in cache.glob(moment)))  # noqa: B023
+            time.sleep(chance.uniform(0, 0.2))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
         _, err = process.communicate()
-        resumed |= b"going on from step" in err
-        if process.returncode == 0:
-            break
+        resumed += b"going on from step" in err
     assert process.returncode == 0, err
-    assert kills >= 2
-    assert resumed
+    assert kills >= 3
+    assert resumed >= 2
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-    assert not list((tmp_path / "cache" / "work").iterdir())
+    assert not list((cache / "work").iterdir())
 
 
 def test_an_interrupted_run_says_that_it_goes_on(world: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | 
 def _inputs(session: Session, cell: Cell, config: BridgeConfig) -> dict[str, str]:
     """The keys of the training vectors that a bridge is fitted on."""
     sides = {"text": "text", "source": cell.config.data.train.modality}
-    wanted = sides if "pairs" in config.needs else {need: sides[need] for need in config.needs}
+    wanted = sides if "pairs" in config.needs else {need: sides[need] for need in sorted(config.needs)}
     return {need: embed_key(session, cell, "train", side) for need, side in wanted.items()}
 
 

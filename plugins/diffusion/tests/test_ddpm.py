@@ -268,7 +268,7 @@ class TestFit:
             renormalise=False,
             min_snr_gamma=5.0,
             steps=900,
-            batch_size=256,
+            batch_size=128,
             lr=3e-3,
             denoiser={"type": "residual_mlp", "width": 48, "num_blocks": 2},
         )
@@ -279,8 +279,8 @@ class TestFit:
             x = prior.schedule.diffused(draw.named("x").normal(4) * scale, torch.tensor([t]), draw.normal(4))
             mean = left.sqrt() * scale**2 / (left * scale**2 + 1 - left) * x
             with torch.inference_mode():
-                error = (prior.estimate(x, torch.tensor([t])) - mean).square().mean() / mean.square().mean()
-            assert error.item() < 0.03, t
+                error = (prior.estimate(x, torch.tensor([t])) - mean).square().mean()
+            assert error < 0.1 * (x - mean).square().mean(), t  # against knowing nothing of the data
 
     @pytest.mark.parametrize("ema_decay", [None, 0.5])
     def test_a_killed_fit_goes_on_to_the_same_bytes(self, ema_decay: float | None) -> None:

@@ -236,7 +236,7 @@ class TestPorts:
 
 class TestConfig:
     def test_the_papers_recipe_is_the_default(self) -> None:
-        config = build_config("bridge", "diffusion_bridge")
+        config = build_config("bridge", {"type": "diffusion_bridge"})
         assert (config.start_step, config.num_steps, config.augment_step, config.eta) == (600, 5, 400, 0.0)
         assert isinstance(config.prior, DDPMConfig)
         assert (config.prior.timesteps, config.prior.radius, config.prior.schedule) == (1000, 5.0, "cosine")
