@@ -65,7 +65,9 @@ def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> N
 
 def test_an_interrupted_run_says_that_it_goes_on(world: Path, tmp_path: Path) -> None:
     slow = [*command(world, tmp_path / "cache", tmp_path / "run"), "--set", "decoder.pause=0.2"]
-    process = subprocess.Popen(slow, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # A shell that starts tests in the background ignores Ctrl-C, and its children would inherit that.
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = subprocess.Popen(slow, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **listening)
     work = tmp_path / "cache" / "work"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(work.glob("fit_decoder-*/checkpoint-*")):

@@ -51,13 +51,15 @@ def check_block(
     except ModbridgeError as error:
         problems.append(Problem(f"{dotted}type", str(error)))
         return None
-    values, before = dict(block), len(problems)
+    values = dict(block)
     for name, part_kind in cls.part_fields():
         if values.get(name) is not None:
             values[name] = check_block(part_kind, values[name], registry, f"{dotted}{name}", problems)
-    if len(problems) > before:
-        values = {k: v for k, v in values.items() if not (v is None and block.get(k) is not None)}
-    model: ComponentConfig | None = check_model(cls, values, path, problems)
+    # A part with a mistake of its own is told by that mistake; it is not missing.
+    broken = {name for name, value in values.items() if value is None and block.get(name) is not None}
+    own: list[Problem] = []
+    model: ComponentConfig | None = check_model(cls, {k: v for k, v in values.items() if k not in broken}, path, own)
+    problems += [problem for problem in own if problem.path.removeprefix(dotted) not in broken]
     return model
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from modbridge.config.component import Affects
+from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import DecoderConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
@@ -78,6 +81,21 @@ class Generate(Block):
         return self
 
 
+def _folder_hash(folder: Path) -> str:
+    """sha256 of a folder's own files: weights, config, tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        state = path.stat()
+        digest.update(f"{path.name} {_file_hash(path, state.st_size, state.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _lm_form(value: Any) -> str:
     return "name" if isinstance(value, str) else "fresh"
 
@@ -137,6 +155,15 @@ class PrefixLmConfig(DecoderConfig):
         if isinstance(self.lm, FreshLm):
             self.require_positions(self.lm.n_positions)
         return self
+
+    def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
+        """As for every component, but a folder counts by its files' content, not by its name."""
+        fields = super().key_fields(*purposes)
+        for name in ("lm", "tokenizer"):
+            value = fields[name]
+            if isinstance(value, str) and value != WORDS and Path(value).expanduser().is_dir():
+                fields[name] = _folder_hash(Path(value).expanduser())
+        return fields
 
     def require_positions(self, positions: int | None) -> None:
         """Raise ValueError unless the prefix and the longest caption have room in a LM of so many positions."""

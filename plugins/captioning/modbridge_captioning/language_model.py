@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
 
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge_captioning.config import FreshLm
+from modbridge_captioning.hub import from_hub
 
 # Some LMs have more rows of embeddings than their tokenizer has tokens, for speed (Phi-2: 1.8 % more).
 _PADDING_ROWS = 0.05
@@ -42,6 +44,7 @@ def load_lm(name: str) -> PreTrainedModel:
         AutoModelForCausalLM,
         name,
         what="language model",
+        probes=("config.json",),
         dtype=torch.float32,
         use_safetensors=True,  # the other format is a pickle
         output_loading_info=True,
@@ -66,7 +69,9 @@ def load_tokenizer(name: str, lm: PreTrainedModel | None = None) -> PreTrainedTo
     Raises as `load_lm`; ArtefactError also for a tokenizer that is empty (transformers gives such ones for folders
     without tokenizer files), has no end-of-text token, or is not that of `lm`.
     """
-    tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, name, what="tokenizer")
+    tokenizer: PreTrainedTokenizerBase = _from_pretrained(
+        AutoTokenizer, name, what="tokenizer", probes=("tokenizer.json", "tokenizer.model", "vocab.json")
+    )
     size = len(tokenizer)
     if size == len(set(tokenizer.all_special_ids)):
         raise ArtefactError(
@@ -126,14 +131,25 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def _from_pretrained(loader: Any, name: str, *, what: str, **options: Any) -> Any:
+def _from_pretrained(loader: Any, name: str, *, what: str, probes: Sequence[str], **options: Any) -> Any:
     folder = Path(name).expanduser()
     if not folder.exists() and (name[:1] in "./~" or name.count("/") > 1 or "\\" in name):
         raise DataError(f"the {what} folder {name!r} does not exist; give an existing folder, or a Hugging Face id.")
     local = folder.exists()
-    try:
+
+    def load(local_files_only: bool) -> Any:
         with torch.random.fork_rng(devices=[]):
-            return loader.from_pretrained(str(folder) if local else name, **options)
+            return loader.from_pretrained(
+                str(folder) if local else name,
+                local_files_only=local_files_only,
+                trust_remote_code=False,  # unset, transformers would ask at the terminal
+                **options,
+            )
+
+    try:
+        return load(True) if local else from_hub(load, name, probes, what)
+    except SetupError:
+        raise
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if local:
@@ -142,22 +158,33 @@ def _from_pretrained(loader: Any, name: str, *, what: str, **options: Any) -> An
                 f"with safetensors weights."
             ) from error
         raise SetupError(
-            f"the {what} {name!r} is neither a folder here nor to be had from Hugging Face: {reason} Check the "
-            f"spelling and the network (and HF_HUB_OFFLINE), fetch it beforehand with `hf download {name}`, or give "
-            f"the path of a local copy."
+            f"the {what} {name!r} is not to be had from Hugging Face: {reason} Check the spelling, fetch it beforehand "
+            f"with `hf download {name}`, or give the path of a local copy."
         ) from error
 
 
 def _require_causal(lm: PreTrainedModel, name: str) -> None:
-    """Raise ArtefactError unless the LM takes embeddings and looks only back: otherwise training would leak labels."""
+    """Raise ArtefactError unless the LM looks only back (otherwise training would leak labels), and both reads
+    embeddings and writes on from them."""
     before = token_embedding(lm).weight[:3].detach()[None]
     after = torch.cat([before[:, :2], before[:, :1]], dim=1)
+    generate: Any = lm.generate
     try:
         with torch.inference_mode():
-            first, second = (lm(inputs_embeds=x, use_cache=False).logits[0, 0] for x in (before, after))
+            first, second = (
+                lm(inputs_embeds=x, use_cache=False, logits_to_keep=3).logits[0, 0] for x in (before, after)
+            )
+            generate(
+                inputs_embeds=before,
+                attention_mask=torch.ones(before.shape[:2], dtype=torch.long),
+                generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+                    max_new_tokens=1, do_sample=False, pad_token_id=0
+                ),
+            )
     except (TypeError, ValueError) as error:
         raise ArtefactError(
-            f"the language model {name!r} does not take inputs_embeds ({error}); expected a decoder-only one (GPT-2)."
+            f"the language model {name!r} does not take inputs_embeds ({str(error).splitlines()[0]}); expected a "
+            f"decoder-only one that does, in training and in generation (GPT-2)."
         ) from error
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-4):
         raise ArtefactError(

@@ -235,7 +235,10 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
         ends, stop = {int(tokenizer.eos_token_id)}, self.config.generate.stop
         if stop is not None:
             encoded = tokenizer([stop, f" {stop}"], add_special_tokens=False)["input_ids"]
-            single = {ids[0] for ids in encoded if len(ids) == 1 and ids[0] != tokenizer.unk_token_id}
+            single = {ids[0] for ids in encoded if len(ids) == 1}
+            # SentencePiece puts a space before "." where it stands alone, but not behind a word.
+            single |= {tokenizer.convert_tokens_to_ids(stop)}
+            single -= {tokenizer.unk_token_id, None}
             if not single:
                 raise ConfigError(
                     f"generate.stop {stop!r} is not one token of the vocabulary of {self._name()}, so it would never "
