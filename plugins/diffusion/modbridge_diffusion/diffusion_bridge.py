@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 
 from modbridge.errors import ConfigError, DataError
-from modbridge.geometry import Statistics, to_text_frame
+from modbridge.geometry import Statistics, centre, to_text_frame
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
@@ -124,9 +124,8 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
             yield -1, self.prior.refine(z, start_step=start_step, num_steps=self.config.num_steps, draw=draw)
 
     def _scaled(self, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """C n(n(x) - mean), (B, D)."""
-        unit = torch.nn.functional.normalize(x, dim=1)
-        return torch.nn.functional.normalize(unit - mean, dim=1) * self.config.radius
+        """C n(n(x) - mean), (B, D). Raises DataError for vectors without a direction."""
+        return centre(x, mean) * self.config.radius
 
     def _framed(self, z: torch.Tensor) -> torch.Tensor:
         return self._to_text(z) if self.config.frame == "text" else torch.nn.functional.normalize(z, dim=1)

@@ -291,6 +291,12 @@ class TestFit:
         with pytest.raises(DataError, match="needs text vectors"):
             bridge().fit(FitData(text.select([]), source), MemoryFitting())
 
+    def test_a_vector_without_direction_is_refused(self, text: Embeddings, source: Embeddings) -> None:
+        empty = source.values.clone()
+        empty[3] = 0
+        with pytest.raises(DataError, match="row 3"):
+            fitted(text, source).cross(Embeddings(empty, source.port, source.keys))
+
     def test_tensors_come_back(self, text: Embeddings, source: Embeddings) -> None:
         built, other = fitted(text, source), bridge()
         assert set(built.tensors()) == {
