@@ -34,6 +34,7 @@ class Result:
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call `modbridge ARGS` with the toy plugin and a cache of the test's own."""
     monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)  # a run without --out goes to runs/ here
 
     def run(*arguments: object, toy: bool = True) -> Result:
         capsys.readouterr()
