@@ -144,6 +144,8 @@ def gap_row(
 
 
 def _exact(x: torch.Tensor) -> torch.Tensor:
+    if not bool(torch.isfinite(x).all()):
+        raise DataError("found vectors with NaN or infinity; they cannot be compared with others. Embed them anew.")
     return unit(x.cpu().double())
 
 

@@ -116,7 +116,7 @@ def train(
             rate = schedule(step)
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):
                 group["lr"] = base * rate
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng():  # the generators of every device, and all as they were afterwards
                 torch.manual_seed(derived_seed("dropout", fitting.seed, label, step))
                 value = loss(step, epoch, rows)
             if not torch.isfinite(value):

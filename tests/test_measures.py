@@ -197,3 +197,10 @@ def test_known_rows_of_identity_and_mean_shift_on_held_out_pairs(coco500):
     for name, columns in known.items():
         for column, value in columns.items():
             assert mean[name][column] == pytest.approx(value, abs=6e-4), (name, column)
+
+
+def test_vectors_that_are_no_numbers_are_no_hits() -> None:
+    broken = torch.randn(5, 8)
+    broken[2] = torch.nan
+    with pytest.raises(DataError, match="NaN"):
+        recall_at(broken, torch.randn(5, 8))

@@ -16,6 +16,7 @@ from modbridge.assembly.plan import make_plan
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
 from modbridge.errors import ArtefactError, ConfigError, DataError, Problem, SetupError
+from modbridge.hub import no_network
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
@@ -156,11 +157,13 @@ def _local(run: str) -> Path:
     name, _, revision = run.removeprefix("hf://").partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(f"{run!r}: expected hf://ORG/NAME or hf://ORG/NAME@REVISION.")
+    reason = no_network()
     try:
-        return Path(snapshot_download(name, revision=revision or None))
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=reason is not None))
     except RepositoryNotFoundError as error:
         raise DataError(
             f"{run}: no such repository on the hub. Look at its name, or log in if it is private."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise SetupError(f"{run} cannot be fetched ({type(error).__name__}); is there a network?") from error
+        why = reason or f"{type(error).__name__}: {error}"
+        raise SetupError(f"{run} is not in the cache, and cannot be fetched: {why}.") from error

@@ -38,7 +38,10 @@ def read_keys(path: Path, stored: Stored) -> list[str]:
 
     Raises DataError where they are not N, or neither whole numbers nor strings.
     """
-    rows = array_shape(path, stored.array)[0]
+    shape = array_shape(path, stored.array)
+    if not shape:
+        raise DataError(f"{path}: the array {stored.array!r} is a single number; expected (items, dimension).")
+    rows = shape[0]
     if stored.keys is None:
         return [str(row) for row in range(rows)]
     values = _safetensors_keys(path, stored.keys) if suffix_of(path) == ".safetensors" else _npz_keys(path, stored.keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modbridge.config.kinds import MetricConfig, SourceConfig
 
@@ -30,6 +30,12 @@ class DrawnScenesConfig(SourceConfig):
     name_relation: Share = 0.4
     name_size: Share = 0.3
     name_background: Share = 0.2
+
+    @model_validator(mode="after")
+    def _shares_of_one_choice(self) -> DrawnScenesConfig:
+        if self.name_one + self.name_relation > 1:
+            raise ValueError("name_one and name_relation are shares of one choice: together they cannot be more than 1")
+        return self
 
 
 class ObjectsExactConfig(MetricConfig):

@@ -30,7 +30,6 @@ COLOURS = {
     "purple": (150, 60, 190),
 }
 BACKGROUNDS = {"black": (18, 18, 22), "brown": (110, 75, 45), "grey": (125, 125, 130), "cyan": (110, 200, 205)}
-OTHER_WAY = {"left of": "right of", "above": "below"}
 STREAMS = {"train": 0, "validation": 1, "test": 2}
 REVISION = 1
 

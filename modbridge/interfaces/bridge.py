@@ -70,14 +70,26 @@ class Bridge(Component[BridgeConfigT]):
         expected.require(source.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
         port = self.config.crosses(source.port, self.context.ports["text"])
         draw = Draw.of(source.keys, seed, device=self.device).named("cross")
-        return Embeddings(self._chunked(self.cross_vectors, source.values, draw), port, source.keys)
+        values = self._finite(self._chunked(self.cross_vectors, source.values, draw), source.keys)
+        return Embeddings(values, port, source.keys)
 
     def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0) -> Embeddings:
         """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key)."""
         self.context.ports["text"].require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
         draw = Draw.of(text.keys, seed, epoch, device=self.device).named("augment")
-        values = self._chunked(self.augment_vectors, text.values, draw)
+        values = self._finite(self._chunked(self.augment_vectors, text.values, draw), text.keys)
         return Embeddings(values, self.config.augments(text.port), text.keys)
+
+    def _finite(self, values: torch.Tensor, keys: tuple[str, ...]) -> torch.Tensor:
+        """The vectors, or a DataError that names the items whose vectors are no numbers any more."""
+        whole = torch.isfinite(values).flatten(1).all(1)
+        if not bool(whole.all()):
+            bad = [key for key, ok in zip(keys, whole.tolist(), strict=True) if not ok]
+            raise DataError(
+                f"the bridge {self.config.type!r} gave NaN or infinity for {', '.join(bad[:3])} ({len(bad)} of "
+                f"{len(keys)} items). Was it fitted, and on finite vectors?"
+            )
+        return values
 
     def _chunked(self, function: object, x: torch.Tensor, draw: Draw) -> torch.Tensor:
         assert callable(function)

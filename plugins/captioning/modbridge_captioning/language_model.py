@@ -34,6 +34,13 @@ def fresh_lm(config: FreshLm, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, **shape))
 
 
+def body_size(config: FreshLm) -> int:
+    """The parameters of a GPT-2 of the given shape without its table of words."""
+    with torch.device("meta"):
+        lm = GPT2LMHeadModel(GPT2Config(vocab_size=1, bos_token_id=0, eos_token_id=0, **config.model_dump()))
+    return sum(p.numel() for p in lm.parameters()) - config.n_embd
+
+
 def load_lm(name: str) -> PreTrainedModel:
     """The pretrained causal LM `name` in float32, from its hub id or folder.
 

@@ -22,6 +22,7 @@ from modbridge.interfaces import BuildContext, Decoded, Decoder, Fitting, TextVe
 from modbridge.training import Batches, derived_seed, train, warmup_then
 from modbridge_captioning.config import WORDS, FreshLm, PrefixLmConfig
 from modbridge_captioning.language_model import (
+    body_size,
     fresh_lm,
     load_lm,
     load_tokenizer,
@@ -75,6 +76,16 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
         if self.lm is None or self.config.train_lm == "frozen":
             return {"mapper": self.mapper}
         return {"mapper": self.mapper, "lm": self.lm}
+
+    def parameter_count(self) -> int:
+        """The mapper's and the language model's parameters, trained or not.
+
+        Before a fresh language model knows its words, without its table of words.
+        """
+        mapper = sum(p.numel() for p in self.mapper.parameters())
+        if self.lm is not None:
+            return mapper + sum(p.numel() for p in self.lm.parameters())
+        return mapper + body_size(self.config.lm) if isinstance(self.config.lm, FreshLm) else mapper
 
     def tensors(self) -> dict[str, torch.Tensor]:
         twins = self._twins()

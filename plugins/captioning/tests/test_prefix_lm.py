@@ -488,7 +488,17 @@ def test_authors_mapper_has_their_size(tmp_path: Path) -> None:
         "mapper.layers.2.weight": (7680, 3840),
         "mapper.layers.2.bias": (7680,),
     }
-    assert math.isclose(decoder.parameter_count(), 31.5e6, rel_tol=2e-3)
+    assert math.isclose(sum(p.numel() for p in decoder.mapper.parameters()), 31.5e6, rel_tol=2e-3)
+
+
+def test_parameters_are_those_of_mapper_and_language_model(lm: Path) -> None:
+    decoder: Any = build("decoder", TOY)
+    before = decoder.parameter_count()
+    decoder = fitted(TOY)
+    table = decoder.lm.transformer.wte.weight.numel()  # tied to the output layer
+    assert decoder.parameter_count() == before + table
+    frozen: Any = build("decoder", on(lm, train_lm="frozen"))
+    assert frozen.parameter_count() > sum(p.numel() for p in frozen.lm.parameters())
 
 
 def test_generation_settings_do_not_ask_for_a_new_fit() -> None:

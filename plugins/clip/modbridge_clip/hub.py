@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from modbridge.errors import DataError, SetupError
+from modbridge.hub import no_network
 
-PROBE_SECONDS = 3.0
 T = TypeVar("T")
-
-
-def reachable(url: str) -> bool:
-    """Whether a server answers, found out in three seconds. The hub's own client tries again for half a minute."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS):
-                answers.append(True)
-        except urllib.error.HTTPError:  # it answered
-            answers.append(True)
-        except (OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)  # a name lookup knows no timeout of its own
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return answers == [True]
 
 
 def require_network(what: str, remedy: str, url: str | None = None) -> None:
     """Raise SetupError unless `what` can be fetched from `url` (the hub)."""
-    url = url or constants.ENDPOINT
-    if constants.HF_HUB_OFFLINE:
-        raise SetupError(f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. {remedy}")
-    if not reachable(url):
-        raise SetupError(f"{what} is not in the cache, and {url} does not answer. {remedy}")
+    reason = no_network(url)
+    if reason:
+        raise SetupError(f"{what} is not in the cache, and {reason}. {remedy}")
 
 
 def hub_file(repo: str, names: Sequence[str], revision: str | None = None) -> Path:
