@@ -133,11 +133,13 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
     plan = make_plan(config, {source.modality: source, "text": text})
     where = Session(plugins, Cache(folder)).torch_device(device if device != "auto" else config.device)
 
+    seed = config.seed
+
     def build(config: Any, kind: str, ports: dict[str, Port]) -> Any:
-        context = BuildContext(device=where, seed=pipeline_seed, ports=ports)
+        artefact = folder / placed[kind] if kind in placed else None
+        context = BuildContext(device=where, seed=seed, ports=ports, artefact=artefact)
         return build_component(config, kind, plugins.registry, context)
 
-    pipeline_seed = config.seed
     encoder = build(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
     if "encoder" in placed:
         load_component(encoder, folder / placed["encoder"])

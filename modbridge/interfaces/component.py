@@ -24,12 +24,15 @@ class BuildContext:
     `ports`: the ports it stands at, by name. A prior gets "text"; a bridge "text" and "source"; a decoder "text" (the
     vectors it is trained on). Dimensions are read from them, never typed.
     `parts`: its nested components, built, by the name of the config field that holds them.
+    `artefact`: the folder that it will be loaded from, so that it needs to fetch nothing that lies there; None where it
+    will be fitted.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     ports: Mapping[str, Port] = field(default_factory=dict)
     parts: Mapping[str, Component[Any]] = field(default_factory=dict)
+    artefact: Path | None = None
 
     def dim(self, port: str = "text") -> int:
         """The dimension at a port, which a component may rely on once it is built."""

@@ -76,7 +76,10 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
 
     def make() -> FittedDecoder:
         context = BuildContext(
-            device=session.torch_device(cell.config.device), seed=cell.config.seed, ports={"text": plan.trained}
+            device=session.torch_device(cell.config.device),
+            seed=cell.config.seed,
+            ports={"text": plan.trained},
+            artefact=session.cache.path("fit_decoder", key) if session.cache.has("fit_decoder", key) else None,
         )
         decoder: Decoder[Any] = session.build(config, "decoder", context)
         label = f"{config.type} on {augmenter.type}/{augmenter.augmentation}"

@@ -322,7 +322,8 @@ table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .25rem 
 thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ background: #f5f5f5 }}
 .note {{ color: #666; margin: .1rem 0 }} .figure {{ max-width: 100% }}
 .sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
-.sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }} .sample table {{ margin: 0; font-size: 13px }}
+.sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }}
+.sample table {{ margin: 0; font-size: 13px }}
 .sample th {{ font-weight: 600; color: #555; white-space: nowrap }} pre {{ background: #f5f5f5; padding: 1rem }}
 </style>
 <h1>{name}</h1>

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -39,6 +40,21 @@ def body_size(config: FreshLm) -> int:
     with torch.device("meta"):
         lm = GPT2LMHeadModel(GPT2Config(vocab_size=1, bos_token_id=0, eos_token_id=0, **config.model_dump()))
     return sum(p.numel() for p in lm.parameters()) - config.n_embd
+
+
+def lm_of_shape(folder: Path) -> PreTrainedModel:
+    """A causal LM of the shape that `folder`/config.json describes, to be filled with weights kept elsewhere.
+
+    Raises ArtefactError if the description cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        lm: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{folder} does not describe a causal language model: {error}") from error
+    lm.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    lm.float().eval()  # type: ignore[no-untyped-call]
+    return lm
 
 
 def load_lm(name: str) -> PreTrainedModel:

@@ -24,6 +24,7 @@ from modbridge_captioning.config import WORDS, FreshLm, PrefixLmConfig
 from modbridge_captioning.language_model import (
     body_size,
     fresh_lm,
+    lm_of_shape,
     load_lm,
     load_tokenizer,
     positions,
@@ -36,7 +37,7 @@ from modbridge_captioning.mapper import build_mapper
 from modbridge_captioning.targets import IGNORED, CaptionBatch, Captions
 from modbridge_captioning.words import learn_words, read_words, save_words
 
-NOTE, TOKENIZER = "language_model.json", "tokenizer.json"
+NOTE, TOKENIZER, LM = "language_model.json", "tokenizer.json", "lm"
 _SCORED_AT_ONCE = 16  # rows of logits over the whole vocabulary held at once (16 x 39 x 50257 float32: 125 MB)
 
 
@@ -57,8 +58,10 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
             if config.tokenizer is not None and config.tokenizer != WORDS:
                 self._begin_afresh(config.lm, load_tokenizer(config.tokenizer))
         else:
-            self.lm = load_lm(config.lm).to(self.device)  # type: ignore[arg-type]
-            self.tokenizer = load_tokenizer(config.tokenizer or config.lm, self.lm)
+            kept = self._kept_lm(context.artefact)
+            lm = load_lm(config.lm) if kept is None else lm_of_shape(kept)
+            self.lm = lm.to(self.device)  # type: ignore[arg-type]
+            self.tokenizer = load_tokenizer(str(kept) if kept else config.tokenizer or config.lm, self.lm)
             self.lm.requires_grad_(config.train_lm == "full")
             width = token_embedding(self.lm).embedding_dim
             try:
@@ -71,6 +74,12 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
             torch.manual_seed(derived_seed("prefix_lm", "mapper", context.seed))
             mapper = build_mapper(config.mapper, dim=context.dim(), length=config.prefix_length, width=width)
         self.mapper = mapper.to(self.device).eval()
+
+    def _kept_lm(self, artefact: Path | None) -> Path | None:
+        """The artefact's own description of a tuned language model, whose weights the artefact holds too."""
+        if artefact is None or self.config.train_lm != "full" or not (artefact / LM).is_dir():
+            return None
+        return artefact / LM
 
     def modules(self) -> dict[str, torch.nn.Module]:
         if self.lm is None or self.config.train_lm == "frozen":
@@ -106,6 +115,10 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
         (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         if self.config.tokenizer == WORDS:
             save_words(tokenizer, folder / TOKENIZER)
+        if isinstance(self.config.lm, str) and not frozen:
+            # The tuned weights are kept; with shape and tokenizer beside them the artefact stands alone.
+            lm.config.save_pretrained(folder / LM)
+            tokenizer.save_pretrained(folder / LM)
 
     def load_extra(self, folder: Path) -> None:
         try:

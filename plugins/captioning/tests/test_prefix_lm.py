@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from modbridge_captioning.prefix_lm import PrefixLmDecoder
 from modbridge_captioning.targets import Captions
 from modbridge_captioning.words import learn_words
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,7 @@ from transformers import (
 )
 
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError, SetupError
-from modbridge.interfaces import TextVectors
+from modbridge.interfaces import BuildContext, TextVectors
 from modbridge.spaces import Embeddings
 from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port
 from modbridge.testing.fitting import Interrupted
@@ -312,7 +313,8 @@ def test_loaded_equals_saved(lm: Path, toy: Any, tmp_path: Path, train_lm: str) 
     decoder = toy if train_lm == "words" else fitted(block)
     again = loaded(block, saved(decoder, tmp_path / "one"))
     saved(again, tmp_path / "two")
-    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    one = tmp_path / "one"
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert [(tmp_path / "one" / n).read_bytes() for n in files] == [(tmp_path / "two" / n).read_bytes() for n in files]
     # Scores too: equal weights give equal numbers.
     embeddings = toy_embeddings(len(CAPTIONS))
@@ -513,3 +515,18 @@ def test_config_and_plugin_are_light() -> None:
     code = f"import sys, modbridge_captioning.plugin, modbridge_captioning.config; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_tuned_language_model_is_loaded_from_its_artefact_alone(tmp_path: Path) -> None:
+    home = save_lm(tmp_path / "home")
+    block = on(home, steps=5, batch_size=4)
+    decoder = fitted(block)
+    said = [(decoded.text, decoded.score) for decoded in decoder.decode(toy_embeddings(10))]
+    folder = saved(decoder, tmp_path / "artefact")
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt", ".jinja"}
+    shutil.rmtree(home)
+    context = BuildContext(ports={"text": toy_port()}, artefact=folder)
+    alone: Any = PrefixLmDecoder(build_config("decoder", block), context)
+    alone.load_extra(folder)
+    alone.load_tensors(load_file(folder / "model.safetensors"))
+    assert [(decoded.text, decoded.score) for decoded in alone.decode(toy_embeddings(10))] == said
