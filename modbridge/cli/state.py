@@ -147,9 +147,13 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 400
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = 400
+    with console.capture() as text:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
