@@ -16,7 +16,7 @@ from modbridge.interfaces import BuildContext, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 from modbridge.training import Batches, derived_seed, train, warmup_then
-from modbridge_diffusion.config import DDPMConfig
+from modbridge_diffusion.ddpm_config import DDPMConfig
 from modbridge_diffusion.residual_mlp import ResidualMLP
 from modbridge_diffusion.sampler import ddim, on_sphere
 from modbridge_diffusion.schedule import NoiseSchedule

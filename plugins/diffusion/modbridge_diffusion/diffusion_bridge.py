@@ -18,7 +18,7 @@ from modbridge.geometry import Statistics, centre, to_text_frame
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
-from modbridge_diffusion.config import DiffusionBridgeConfig
+from modbridge_diffusion.diffusion_bridge_config import DiffusionBridgeConfig
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
         ComponentSpec(
             kind="prior",
             name="ddpm",
-            config="modbridge_diffusion.config:DDPMConfig",
+            config="modbridge_diffusion.ddpm_config:DDPMConfig",
             impl="modbridge_diffusion.ddpm:DDPM",
             summary="Diffusion model of where text vectors lie, with the authors' renormalising DDIM sampler.",
             example=_TINY_PRIOR,
@@ -31,7 +31,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
         ComponentSpec(
             kind="bridge",
             name="diffusion_bridge",
-            config="modbridge_diffusion.config:DiffusionBridgeConfig",
+            config="modbridge_diffusion.diffusion_bridge_config:DiffusionBridgeConfig",
             impl="modbridge_diffusion.diffusion_bridge:DiffusionBridge",
             summary="Diffusion Bridge (CVPR 2025): source vectors denoised by a prior learnt from text alone.",
             example={

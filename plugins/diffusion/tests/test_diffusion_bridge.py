@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from modbridge_diffusion.config import DDPMConfig, DiffusionBridgeConfig
+from modbridge_diffusion.ddpm_config import DDPMConfig
 from modbridge_diffusion.diffusion_bridge import DiffusionBridge
+from modbridge_diffusion.diffusion_bridge_config import DiffusionBridgeConfig
 
 from modbridge.config.kinds import PriorConfig
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError
@@ -271,7 +272,7 @@ class TestConfig:
 
     def test_configs_load_no_torch(self) -> None:
         code = (
-            "import sys, modbridge_diffusion.config, modbridge_diffusion.plugin\n"
+            "import sys, modbridge_diffusion.diffusion_bridge_config, modbridge_diffusion.plugin\n"
             "assert not {'torch', 'numpy'} & set(sys.modules), sys.modules.keys()"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
