@@ -20,6 +20,7 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("encoder", "open_clip"): "modbridge-clip",
     ("encoder", "hf_clip"): "modbridge-clip",
     ("source", "coco_captions"): "modbridge-clip",
+    ("source", "flickr30k"): "modbridge-clip",
     ("prior", "ddpm"): "modbridge-diffusion",
     ("bridge", "diffusion_bridge"): "modbridge-diffusion",
     ("decoder", "prefix_lm"): "modbridge-captioning",

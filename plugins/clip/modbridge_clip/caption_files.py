@@ -24,11 +24,14 @@ class Entry:
     split: str | None = None
 
 
-def read_captions(path: Path, layout: str = "auto", split: str | None = None) -> list[Entry]:
+def read_captions(
+    path: Path, layout: str = "auto", split: str | None = None, dataset: str | None = None
+) -> list[Entry]:
     """The entries of a captions file (.gz or plain), in its order.
 
-    `split`: one split or several joined by "+". Raises DataError for a missing or malformed file, an unknown split, and
-    a file of several splits of which none was chosen.
+    `split`: one split or several joined by "+". `dataset`: what a file in Karpathy's layout must say it holds, if it
+    says so. Raises DataError for a missing or malformed file, another dataset, an unknown split, and a file of several
+    splits of which none was chosen.
     """
     text = _read(path)
     try:
@@ -39,6 +42,10 @@ def read_captions(path: Path, layout: str = "auto", split: str | None = None) ->
         raise DataError(
             f"captions {path}: not of the layout {layout!r} ({what}). Set `layout`, or give another file."
         ) from error
+    if dataset is not None and (held := json.loads(text).get("dataset", dataset)) != dataset:
+        raise DataError(
+            f"captions {path} hold the dataset {held!r}, expected {dataset!r}. Give dataset_{dataset}.json."
+        )
     return _chosen(entries, split, path)
 
 

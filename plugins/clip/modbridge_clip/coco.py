@@ -1,4 +1,4 @@
-"""The `coco_captions` source: photographs and what people said of them."""
+"""The sources `coco_captions` and `flickr30k`: photographs and what people said of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from modbridge.errors import DataError
 from modbridge.interfaces.source import Source, check_keys
 from modbridge_clip.caption_files import Entry, read_captions
-from modbridge_clip.coco_config import CocoCaptionsConfig
+from modbridge_clip.coco_config import CocoCaptionsConfig, Flickr30kConfig, PhotographsConfig
+
+ConfigT = TypeVar("ConfigT", bound=PhotographsConfig)
 
 
-class CocoCaptions(Source[CocoCaptionsConfig]):
-    """COCO or Flickr30k: a captions file and, if images are wanted, their folder.
+class Photographs(Source[ConfigT]):
+    """A captions file and, if images are wanted, their folder.
 
     Keys are the image files' names without their suffix. The folder is listed once, when the source is made: an image
     that is not there is an error, or with `missing: skip` is left out and named in `skipped`.
     """
 
-    def __init__(self, config: CocoCaptionsConfig) -> None:
+    def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
         self.path = Path(config.captions).expanduser()
         self.folder = None if config.images is None else Path(config.images).expanduser()
         self.skipped: list[str] = []
-        entries = read_captions(self.path, config.layout, config.split)
+        entries = read_captions(self.path, *config.reading())
         self._files: dict[str, str] = {}
         if self.folder is not None:
             self._files = _listing(self.folder, {entry.folder for entry in entries})
@@ -54,7 +57,8 @@ class CocoCaptions(Source[CocoCaptionsConfig]):
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.path.read_bytes())
-        digest.update(repr((self.config.layout, self.config.split, self.config.limit)).encode())
+        layout, split, _ = self.config.reading()
+        digest.update(repr((layout, split, self.config.limit)).encode())
         for entry in self._entries:
             file = self._file(entry)
             if file is not None:
@@ -78,6 +82,14 @@ class CocoCaptions(Source[CocoCaptionsConfig]):
             )
         self.skipped = missing
         return [entry for entry in entries if self._file(entry) is not None]
+
+
+class CocoCaptions(Photographs[CocoCaptionsConfig]):
+    """COCO, or a file in one of its layouts."""
+
+
+class Flickr30k(Photographs[Flickr30kConfig]):
+    """Flickr30k in Karpathy's splits. Its file names no subfolders: images lie in one folder."""
 
 
 def _listing(folder: Path, subfolders: set[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What modbridge-clip brings: encoders of images and text, and COCO's captions."""
+"""What modbridge-clip brings: encoders of images and text, and the captions of COCO and Flickr30k."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             name="coco_captions",
             config="modbridge_clip.coco_config:CocoCaptionsConfig",
             impl="modbridge_clip.coco:CocoCaptions",
-            summary="COCO and Flickr30k captions: Karpathy's splits, COCO's own files, or one JSON object a line",
+            summary="COCO's captions: Karpathy's splits, COCO's own files, or one JSON object a line",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="flickr30k",
+            config="modbridge_clip.coco_config:Flickr30kConfig",
+            impl="modbridge_clip.coco:Flickr30k",
+            summary="Flickr30k's captions in Karpathy's splits",
         )
     )

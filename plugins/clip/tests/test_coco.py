@@ -1,4 +1,4 @@
-"""The `coco_captions` source: three layouts, missing images, fingerprints."""
+"""The sources `coco_captions` and `flickr30k`: layouts, splits, missing images, fingerprints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modbridge_clip.coco import CocoCaptions
+from modbridge_clip.coco import CocoCaptions, Flickr30k
 from PIL import Image
 
 from modbridge.errors import ConfigError, DataError
@@ -163,3 +163,52 @@ def test_real_files(requires_data: Path) -> None:
     assert sorted(few.keys()) == sorted(listed.keys())
     both = {key: set(listed.texts(row)) for row, key in enumerate(listed.keys())}
     assert all(set(few.texts(row)) == both[key] for row, key in enumerate(few.keys()))
+
+
+# --- flickr30k
+
+# Karpathy's file of Flickr30k, made up: images named by Flickr's own numbers, no `filepath`, five sentences each.
+FLICKR: dict[str, Any] = {
+    "images": [
+        {"sentids": [5 * i + k for k in range(5)], "imgid": i, "filename": f"{1000092795 + i}.jpg", "split": split,
+         "sentences": [{"raw": f"Photograph {i}, sentence {k} .", "imgid": i, "sentid": 5 * i + k} for k in range(5)]}
+        for i, split in enumerate(["train", "train", "test", "train", "val"])
+    ],
+    "dataset": "flickr30k",
+}  # fmt: skip
+
+
+def flickr(**block: Any) -> Flickr30k:
+    return Flickr30k(build_config("source", {"type": "flickr30k", **block}))
+
+
+def test_flickr30k_splits_and_images(tmp_path: Path) -> None:
+    file = write(tmp_path / "dataset_flickr30k.json", FLICKR)
+    assert flickr(captions=file, split="train").keys() == ["1000092795", "1000092796", "1000092798"]
+    assert len(flickr(captions=file, split="val")) == 1
+    folder = photographs(tmp_path / "flickr30k-images", "1000092797.jpg")
+    test = flickr(captions=file, split="test", images=folder)
+    assert test.media(0) == tmp_path / "flickr30k-images" / "1000092797.jpg"
+    assert test.texts(0) == tuple(f"Photograph 2, sentence {k} ." for k in range(5))
+    photographs(tmp_path / "flickr30k-images", "1000092796.jpg")
+    with pytest.raises(DataError, match=r"2 of the 3 images .* 1000092795.jpg, 1000092798.jpg") as caught:
+        flickr(captions=file, split="train", images=folder)
+    assert "missing: skip" in str(caught.value)
+
+
+def test_flickr30k_refuses_what_is_not_flickr30k(tmp_path: Path) -> None:
+    coco = write(tmp_path / "dataset_coco.json", KARPATHY)
+    with pytest.raises(DataError, match=r"dataset 'coco', expected 'flickr30k'. Give dataset_flickr30k.json"):
+        flickr(captions=coco, split="train")
+    with pytest.raises(DataError, match="karpathy"):
+        flickr(captions=write(tmp_path / "o.json", OFFICIAL), split="train")
+    with pytest.raises(ConfigError, match=r"split: input should be 'train', 'val' or 'test'; found 'train\+restval'"):
+        flickr(captions=coco, split="train+restval")
+    with pytest.raises(ConfigError, match="split: is missing"):
+        flickr(captions=coco)
+
+
+def test_a_captions_file_has_one_fingerprint_a_split(tmp_path: Path) -> None:
+    file = write(tmp_path / "dataset_flickr30k.json", FLICKR)
+    prints = {flickr(captions=file, split=split).fingerprint() for split in ("train", "val", "test")}
+    assert len(prints) == 3
