@@ -42,6 +42,13 @@ class Decoder(Component[DecoderConfigT]):
         """Texts of a batch of bridged vectors (B, D); `source` holds the unbridged ones, for decoders that look."""
         ...
 
+    def project(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What the decoder's own mapper makes of vectors (B, D), flattened to (B, K); None if it has no mapper.
+
+        The similarity table of `modbridge gap` compares vectors there as well (Diffusion Bridge, table 1).
+        """
+        return None
+
     @property
     def batch_size(self) -> int:
         """How many items `decode` gives `decode_batch` at once."""

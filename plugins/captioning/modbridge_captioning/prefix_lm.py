@@ -229,6 +229,12 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
             texts.append(" ".join(str(text).split()))
         return [Decoded(key, text, score) for key, text, score in zip(keys, texts, scores, strict=True)]
 
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The prefixes of vectors (B, D), flattened: (B, prefix_length * width)."""
+        with self._precision():
+            prefix: torch.Tensor = self.mapper(x)
+        return prefix.float().flatten(1)
+
     def _losses(self, lm: PreTrainedModel, prefix: torch.Tensor, batch: CaptionBatch) -> torch.Tensor:
         """Cross-entropy of each label (B, L + 1), 0 where it is ignored, behind `prefix` (B, P, E)."""
         inputs = torch.cat([prefix, token_embedding(lm)(batch.tokens)], dim=1)
