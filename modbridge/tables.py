@@ -6,12 +6,15 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from modbridge.config.reported import ReportedConfig
 
 Row = dict[str, Any]
 
 # Columns that say which row it is, then measures, in the order of display.
-NAMES = ("bridge", "fields", "augment", "seed")
+NAMES = ("row", "figures", "bridge", "fields", "augment", "seed")
 MEASURES = (
     "gap_norm",
     "paired_cosine",
@@ -39,6 +42,8 @@ HEADINGS = {
     "objects_exact": "objects exact",
     "gap_closed": "gap closed",
 }
+# Every column of numbers that modbridge itself fills; metrics of other plugins have more.
+MEASURED = frozenset({*MEASURES, *HEADINGS, *(HIDDEN - ABOUT)})
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -68,10 +73,7 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
     """
 
     def label(row: Row) -> tuple[Any, ...]:
-        variant, _, point = str(row.get("cell", "")).rpartition("/")
-        values = [value for value in point.split(",") if value != f"{over}={row.get(over)}"]
-        name = "/".join(part for part in (variant, ",".join(values)) if part)
-        return (name, row["bridge"], row.get("augment"), row.get("fields"))
+        return (_cell_without(row, over), row["bridge"], row.get("augment"), row.get("fields"))
 
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -98,12 +100,41 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
     return summary
 
 
+def _cell_without(row: Row, over: str) -> str:
+    """The row's label without the value of the varied field `over`."""
+    variant, _, point = str(row.get("cell", "")).rpartition("/")
+    values = [value for value in point.split(",") if value != f"{over}={row.get(over)}"]
+    return "/".join(part for part in (variant, ",".join(values)) if part)
+
+
+def beside(rows: Sequence[Row], reported: ReportedConfig | None, name: str) -> tuple[list[Row], list[str]]:
+    """A table to show, and the notes under it: each measured row, under it what is reported of it, then the reported
+    rows of others. Without reported figures the table as it is.
+
+    Only for display: `rows` are not changed. `name`: what a row is called that has no label of its own.
+    """
+    if reported is None:
+        return list(rows), []
+    left = dict(reported.rows)
+    shown: list[Row] = []
+    for row in rows:
+        label = _cell_without(row, "seed") or name
+        shown.append({"row": label, "figures": "measured", **row})
+        if label in left:
+            shown.append({"row": label, "figures": "reported", **left.pop(label)})
+    shown += [{"row": label, "figures": "reported", **figures} for label, figures in left.items()]
+    notes = [f"reported: {reported.source}; as printed there, not measured here"]
+    if not reported.comparable:
+        notes.append("measured: in a toy world, not under the paper's conditions; not comparable with what is reported")
+    return shown, notes
+
+
 def columns_of(rows: Iterable[Row]) -> list[str]:
     """The columns to show, in order. A name that is the same in every row is left out."""
     rows = list(rows)
     found = list(dict.fromkeys(column for row in rows for column in row))
     shown = [c for c in found if c not in HIDDEN and not c.endswith("_std") and not isinstance(rows[0].get(c), list)]
-    names = [c for c in NAMES if c in shown and (c == "bridge" or len({str(r.get(c)) for r in rows}) > 1)]
+    names = [c for c in NAMES if c in shown and (c == "bridge" or len({str(r[c]) for r in rows if c in r}) > 1)]
     varied = [c for c in shown if "." in c]
     measures = [c for c in MEASURES if c in shown]
     rest = [c for c in shown if c not in {*NAMES, *MEASURES, *varied, "gap_closed"}]
@@ -142,16 +173,23 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     return lines + sorted(why)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+    """The table in Markdown; `notes` come after those that the rows bring."""
     headings, cells = grid(rows)
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     lines += ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([*lines, "", *notes_of(rows)]) + "\n"
+    return "\n".join([*lines, "", *notes_of(rows), *notes]) + "\n"
 
 
-def as_html(rows: Sequence[Row]) -> str:
+def as_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+    """The table in HTML; lines of reported figures have the class `reported`."""
     headings, cells = grid(rows)
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
-    notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in notes_of(rows))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+    body = "".join(
+        ("<tr class='reported'>" if row.get("figures") == "reported" else "<tr>")
+        + "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+        + "</tr>"
+        for row, texts in zip(rows, cells, strict=True)
+    )
+    under = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in [*notes_of(rows), *notes])
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{under}"

@@ -330,6 +330,15 @@ def test_a_profile_then_a_variant_is_laid_over_the_rest(write: Write) -> None:
         load_document(write("a: 1\n"), profile="tiny")
 
 
+def test_of_several_profiles_the_later_wins(write: Write) -> None:
+    path = write("a: 1\nb: 1\nprofiles:\n  one: {a: 2, b: 2}\n  two: {b: 3}\n")
+    for profiles, a, b in [("one,two", 2, 3), ("two,one", 2, 2), ("two", 1, 3)]:
+        tree = load_document(path, profile=profiles).tree
+        assert (tree["a"], tree["b"]) == (a, b)
+    with pytest.raises(ConfigError, match="hold no 'three'"):
+        load_document(path, profile="one,three")
+
+
 def test_ten_mistakes_are_told_at_once(write: Write) -> None:
     text = (
         "a: 1\na: 2\n3: x\nb: !mine y\nc: ${nope}\nd: ${e}\ne: ${d}\nf: x${open\ng: {<<: {h: 1}}\npaths: {data: z}\n"

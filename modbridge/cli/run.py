@@ -57,6 +57,7 @@ def command(
     experiment.require_paths()
     session = make_session(state, cache, device, on_error, checkpoint_seconds)
     from modbridge.stages.run import run
+    from modbridge.tables import beside
 
     folder = Path(out) if out else Path("runs") / experiment.first.config.name
     result = run(session, experiment, folder, until)
@@ -65,6 +66,6 @@ def command(
     if as_json:
         print_json(result.to_json())
     elif result.table:
-        print_table(result.table)
+        print_table(*beside(result.table, result.reported, experiment.first.config.name))
     if result.report:
         session.talk.say(f"report: {result.report}")

@@ -63,7 +63,11 @@ def config_options(function: F) -> F:
             click.argument("config"),
             click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field. May be repeated."),
             click.option("--vary", "vary", multiple=True, metavar="A.B=X,Y", help="One cell for each value."),
-            click.option("--profile", metavar="NAME", help="Apply the config's profile NAME, such as smoke."),
+            click.option(
+                "--profile",
+                metavar="NAME[,NAME]",
+                help="Apply the config's profile NAME, such as smoke; of several the later over the earlier.",
+            ),
         ]
     ):
         function = decorator(function)
@@ -156,10 +160,10 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], title: st
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """A result table with its notes."""
+def print_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> None:
+    """A result table with its own notes and `notes`."""
     from modbridge.tables import grid, notes_of
 
     print_rows(*grid(rows))
-    for note in notes_of(rows):
+    for note in [*notes_of(rows), *notes]:
         click.echo(note)

@@ -57,9 +57,9 @@ def load_document(
     """Read a config file.
 
     The file is laid over the one it `extends` (a path relative to itself). Over the result comes its block
-    `profiles.PROFILE`, which may change variants too, then all `sets` ("bridge.start_step=400"), then
-    `variants.VARIANT`, which says what is the variant's own and so wins over `sets`, then `point`, one value of each
-    varied axis. References are resolved last.
+    `profiles.PROFILE`, which may change variants too (of several, "paper,smoke", the later over the earlier), then all
+    `sets` ("bridge.start_step=400"), then `variants.VARIANT`, which says what is the variant's own and so wins over
+    `sets`, then `point`, one value of each varied axis. References are resolved last.
 
     Raises ConfigError with every mistake found, each with its file and line.
     """
@@ -72,8 +72,8 @@ def load_document(
         for text in sets:
             parse_set(text, problems)
         raise ConfigError(problems)
-    if profile is not None:
-        tree, marks = _overlay("profiles", profile, tree, marks, problems)
+    for name in profile.split(",") if profile is not None else ():
+        tree, marks = _overlay("profiles", name, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, sets, problems)
     if variant is not None:
         tree, marks = _overlay("variants", variant, tree, marks, problems)

@@ -16,12 +16,17 @@ from modbridge.config.kinds import (
     MetricConfig,
     SourceConfig,
 )
-from modbridge.errors import Problem
+from modbridge.config.reported import ReportedConfig
+from modbridge.config.selection import metric_column
+from modbridge.errors import ConfigError, Problem
 from modbridge.plugins.registry import Registry
+from modbridge.tables import MEASURED
 
 # Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
 DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 LOADER_FIELDS = ("variants", "profiles")
+# What weights can be selected by, beside metrics.
+LAST, TEXT_LOSS = "last", "text_loss"
 
 
 class _Section(BaseModel):
@@ -35,6 +40,22 @@ class DataConfig(_Section):
     """Texts to learn from; its media give the source statistics (and pairs, to bridges that need them)."""
     test: Annotated[SourceConfig | None, Part("source")] = None
     """Held-out items to caption and to measure on. May be left out when `gap.fit` splits the training source."""
+    validation: Annotated[SourceConfig | None, Part("source")] = None
+    """Items of the training domain, apart from both, by which `select` chooses the decoder's weights."""
+
+
+class SelectConfig(_Section):
+    """Which weights of the decoder's training are kept."""
+
+    by: str | None = None
+    """"text_loss": those with the best loss on validation captions, of which no medium is seen. "last": those after the
+    last step. A metric or one of its columns ("meteor", "bleu_4"): those that caption validation media best, as the
+    authors of Diffusion Bridge choose; that takes pairs, and every table row says so. null: "text_loss" where
+    `data.validation` is given, else "last"."""
+    every: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Epochs between two judgements; the last step is judged too."""
+    items: Annotated[int, Field(ge=1)] | None = 1000
+    """How many validation items, drawn by the seed, are looked at (the authors' 1,000); null: all."""
 
 
 class EvaluateConfig(_Section):
@@ -88,12 +109,16 @@ class PipelineConfig(_Section):
     """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
     decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
     """Reads vectors out as text. May be left out for gap measurements."""
+    select: SelectConfig = SelectConfig()
+    """Which weights of the decoder's training are kept."""
     metrics: Annotated[list[MetricConfig], Part("metric")] = []
     """Judges of the captions."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What the test items are decoded from, and what they are scored against."""
     gap: GapConfig = GapConfig()
     """What `modbridge gap` compares."""
+    reported: ReportedConfig | None = None
+    """What a paper reports, shown beside what is measured."""
     main: str | None = None
     """The variant that `modbridge caption` and `modbridge.load` use when none is named."""
 
@@ -102,12 +127,29 @@ class PipelineConfig(_Section):
         """The bridge that prepares decoder training."""
         return self.augment or self.bridge
 
+    @property
+    def selected_by(self) -> str:
+        """What the decoder's weights are chosen by: "last", "text_loss", or a metric."""
+        return self.select.by or (LAST if self.data.validation is None else TEXT_LOSS)
+
+    @property
+    def selects_with_pairs(self) -> bool:
+        """Whether choosing the decoder's weights takes media with their captions."""
+        return self.selected_by not in (LAST, TEXT_LOSS)
+
 
 def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[Problem]) -> PipelineConfig | None:
     """A pipeline of a plain tree. Every mistake is added to `problems`; None if there was one."""
     before = len(problems)
     values = {name: value for name, value in tree.items() if name not in LOADER_FIELDS}
-    config = _check_section(PipelineConfig, values, "", registry, problems)
+    config: PipelineConfig | None = _check_section(PipelineConfig, values, "", registry, problems)
+    if config is not None and config.reported is not None:
+        problems += config.reported.problems(MEASURED | {name for m in config.metrics for name in m.columns})
+    if config is not None and config.selects_with_pairs:
+        try:
+            metric_column(config.selected_by, config.metrics, registry)
+        except ConfigError as error:
+            problems += error.problems
     return config if len(problems) == before else None
 
 

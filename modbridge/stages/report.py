@@ -34,7 +34,7 @@ from modbridge.stages.fit_encoder import encoder_key
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.score import references
 from modbridge.store.keys import stable_hash
-from modbridge.tables import Row, as_html, markdown
+from modbridge.tables import Row, as_html, beside, markdown
 
 RUN = "run.json"
 FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
@@ -60,8 +60,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     _text(out / "config.yaml", cells[0].document.text)
     _json(out / "resolved.json", {cell.label: dump(cell.config) for cell in cells})
     _json(out / "versions.json", versions)
-    _json(out / "table.json", {"rows": list(table), "runs": list(rows)})
-    _text(out / "table.md", markdown(table))
+    first = cells[0].config
+    _json(out / "table.json", {"rows": list(table), "runs": list(rows), "reported": dump(first.reported)})
+    _text(out / "table.md", markdown(*beside(table, first.reported, first.name)))
     placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
     lines = [*_training_logs(out, placed), *rows]
     _text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -69,7 +70,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     _text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
     _text(out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes()))
-    wanted = cells[0].config.main
+    wanted = first.main
     # With varied axes a variant has several cells: its first stands for it.
     main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
     fingerprints = {
@@ -260,7 +261,7 @@ def _html(
     cell = experiment.first
     return _PAGE.format(
         name=html.escape(cell.config.name),
-        table=as_html(table),
+        table=as_html(*beside(table, cell.config.reported, cell.config.name)),
         clouds=_inline(clouds),
         samples=_samples(session, experiment, generations),
         config=html.escape(cell.document.text),
@@ -320,7 +321,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .25rem .6rem; text-align: left }}
 thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ background: #f5f5f5 }}
-.note {{ color: #666; margin: .1rem 0 }} .figure {{ max-width: 100% }}
+.note {{ color: #666; margin: .1rem 0 }} .reported {{ color: #666; font-style: italic }} .figure {{ max-width: 100% }}
 .sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
 .sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }}
 .sample table {{ margin: 0; font-size: 13px }}

@@ -9,6 +9,8 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.config.pipeline import dump
+from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.stages import STAGES
 from modbridge.stages.embed import embeddings
@@ -24,14 +26,20 @@ from modbridge.tables import Row, add_gap_closed, summarise
 @dataclass(frozen=True)
 class Result:
     """What a run gave: `table` to show (means over seeds), `runs` one row a cell, the report's path (None if the run
-    stopped earlier)."""
+    stopped earlier), and what the config says is reported elsewhere, which is in none of the rows."""
 
     table: list[Row]
     runs: list[Row]
     report: Path | None
+    reported: ReportedConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"rows": self.table, "runs": self.runs, "report": str(self.report) if self.report else None}
+        return {
+            "rows": self.table,
+            "runs": self.runs,
+            "reported": dump(self.reported),
+            "report": str(self.report) if self.report else None,
+        }
 
 
 def run(session: Session, experiment: Experiment, out: Path, until: str = "report") -> Result:
@@ -59,7 +67,7 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
     add_gap_closed(rows, within=["seed", *sorted(_common_axes(cells))])
     table = summarise(rows, "seed")
     report = write_run(session, experiment, rows, table, out) if until == "report" else None
-    return Result(table, rows, report)
+    return Result(table, rows, report, experiment.first.config.reported)
 
 
 def _require_test(cell: Cell) -> None:
