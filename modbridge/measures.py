@@ -26,13 +26,13 @@ CELLS = 2**23  # similarities held at once
 
 def gap_norm(a: torch.Tensor, b: torch.Tensor) -> float:
     """|mean n(a) - mean n(b)| of two sets (N, D), (M, D), from 0 to 2. Source: Liang et al. (2022), section 2."""
-    return float((_exact(a).mean(0) - _exact(b).mean(0)).norm())
+    return float((exact(a).mean(0) - exact(b).mean(0)).norm())
 
 
 def paired_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     """The mean cosine of row i of `a` with row i of `b`, both (N, D)."""
     _same_rows(a, b)
-    return float((_exact(a) * _exact(b)).sum(1).mean())
+    return float((exact(a) * exact(b)).sum(1).mean())
 
 
 def unpaired_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -44,8 +44,39 @@ def unpaired_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     count = len(a)
     if count < 2:
         raise DataError(f"unpaired cosines need at least 2 rows; found {count}.")
-    x, y = _exact(a), _exact(b)
+    x, y = exact(a), exact(b)
     return float((x.sum(0) @ y.sum(0) - (x * y).sum()) / (count * (count - 1)))
+
+
+def harmonic_mean(cosine: float, recall: float) -> float:
+    """2 c r / (c + r) of a cosine and a recall; 0 where either is not above 0.
+
+    Of the centred cosine and the centred R@1 it is one number for what a bridge must do both of: come near its own text
+    and stay apart from the others'. Ours.
+    """
+    return 2 * cosine * recall / (cosine + recall) if cosine > 0 and recall > 0 else 0.0
+
+
+def cosine_counts(a: torch.Tensor, b: torch.Tensor, bins: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+    """Histograms of the cosines of row i of `a` with row i of `b`, and with all other rows, both (N, D).
+
+    Two int64 (bins,) over [-1, 1] in equal bins.
+    """
+    _same_rows(a, b)
+    x, y = exact(a), exact(b)
+
+    def count(cosines: torch.Tensor) -> torch.Tensor:
+        places = ((cosines + 1) * (bins / 2)).floor().long().clamp(0, bins - 1)
+        return torch.bincount(places.flatten(), minlength=bins)
+
+    paired, every = count((x * y).sum(1)), torch.zeros(bins, dtype=torch.int64)
+    own = torch.zeros(bins, dtype=torch.int64)
+    step = max(1, CELLS // len(y))
+    for start in range(0, len(x), step):
+        cosines = x[start : start + step] @ y.T
+        every += count(cosines)
+        own += count(cosines.diagonal(start))  # of the same product, so that it falls into the same bin
+    return paired, every - own
 
 
 def centred(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
@@ -75,7 +106,7 @@ def recall_at(
         _same_rows(queries, gallery)
     if len(queries) == 0:
         raise DataError("recall of 0 queries; expected at least one.")
-    x, y = _exact(queries), _exact(gallery)
+    x, y = exact(queries), exact(gallery)
     totals = torch.zeros(len(ks), dtype=torch.float64)
     step = max(1, CELLS // len(y))
     for start in range(0, len(x), step):
@@ -143,7 +174,8 @@ def gap_row(
     }
 
 
-def _exact(x: torch.Tensor) -> torch.Tensor:
+def exact(x: torch.Tensor) -> torch.Tensor:
+    """Unit vectors in float64 on the CPU. Raises DataError for NaN, infinity and vectors of length 0."""
     if not bool(torch.isfinite(x).all()):
         raise DataError("found vectors with NaN or infinity; they cannot be compared with others. Embed them anew.")
     return unit(x.cpu().double())

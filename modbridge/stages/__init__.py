@@ -13,5 +13,6 @@ KEPT = (
     "generate",
     "score",
     "measure",
+    "gap",
     "probe",
 )

@@ -6,7 +6,6 @@ predictions.jsonl, table.json, table.md, figures/, report.html and artefacts/.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -32,11 +31,14 @@ from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key
 from modbridge.stages.generate import Generated, generated
+from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.score import references
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, beside, markdown
 
-RUN = "run.json"
+RUN, GAP = "run.json", "gap.json"
+RECORDS = {RUN: "a run", GAP: "a gap report"}
+MARKER = ".modbridge"
 FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
 FITTED = ("encoder", "augmenter", "bridge", "decoder")
 RUN_SCHEMA = 1
@@ -57,19 +59,21 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     claim_folder(out)
     (out / RUN).unlink(missing_ok=True)  # written last: a run folder without it is not finished
 
-    _text(out / "config.yaml", cells[0].document.text)
-    _json(out / "resolved.json", {cell.label: dump(cell.config) for cell in cells})
-    _json(out / "versions.json", versions)
+    write_text(out / "config.yaml", cells[0].document.text)
+    write_json(out / "resolved.json", {cell.label: dump(cell.config) for cell in cells})
+    write_json(out / "versions.json", versions)
     first = cells[0].config
-    _json(out / "table.json", {"rows": list(table), "runs": list(rows), "reported": dump(first.reported)})
-    _text(out / "table.md", markdown(*beside(table, first.reported, first.name)))
+    write_json(out / "table.json", {"rows": list(table), "runs": list(rows), "reported": dump(first.reported)})
+    write_text(out / "table.md", markdown(*beside(table, first.reported, first.name)))
     placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
     lines = [*_training_logs(out, placed), *rows]
-    _text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     generations = {cell.label: generated(session, cell) for cell in cells}
-    _text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
+    write_text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
-    _text(out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes()))
+    write_text(
+        out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes())
+    )
     wanted = first.main
     # With varied axes a variant has several cells: its first stands for it.
     main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
@@ -78,7 +82,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
         for split in ("train", "test")
         if (source := getattr(cells[0].config.data, split)) is not None
     }
-    _json(
+    write_json(
         out / RUN,
         {
             "schema": RUN_SCHEMA,
@@ -94,15 +98,20 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     return out / "report.html"
 
 
-def claim_folder(out: Path) -> None:
-    """Make the run folder, or refuse it: DataError if it holds something else, SetupError if it cannot be written.
+def claim_folder(out: Path, record: str = RUN) -> None:
+    """Make a result's folder, or refuse it: DataError if it holds something else, SetupError if it cannot be written.
 
-    Called before any work, so that nothing is computed for a folder that cannot take it.
+    `record` is the file that says which result it is: run.json of a run, gap.json of a gap report. Called before any
+    work, so that nothing is computed for a folder that cannot take it.
     """
+    marker = out / MARKER
     taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if taken and not any((out / name).is_file() for name in (".modbridge", RUN)):
+    holds = (marker.read_text("utf-8").strip() or RUN) if marker.is_file() else None
+    holds = holds or next((name for name in RECORDS if (out / name).is_file()), None)
+    if taken and holds != record:
+        found = f"holds {RECORDS.get(holds, holds)}" if holds else "exists and is no folder of modbridge's"
         raise DataError(
-            f"{out} exists and is no run of modbridge; nothing was written. Give another folder with --out."
+            f"{out} {found}, where {RECORDS[record]} should go; nothing was written. Give another folder with --out."
         )
     if (out / RUN).is_file():
         with suppress(ArtefactError):  # a damaged run is written anew; one of a newer schema is refused
@@ -110,10 +119,10 @@ def claim_folder(out: Path) -> None:
                 read_run(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        if not (out / ".modbridge").is_file():
-            (out / ".modbridge").touch()
+        if not marker.is_file():
+            marker.write_text(f"{record}\n", encoding="utf-8")
     except OSError as error:
-        raise SetupError(f"the run folder {out} cannot be written ({error}); give another with --out.") from error
+        raise SetupError(f"the folder {out} cannot be written ({error}); give another with --out.") from error
 
 
 def _holds(out: Path, result: str) -> bool:
@@ -260,9 +269,10 @@ def _html(
 ) -> str:
     cell = experiment.first
     return _PAGE.format(
+        style=STYLE,
         name=html.escape(cell.config.name),
         table=as_html(*beside(table, cell.config.reported, cell.config.name)),
-        clouds=_inline(clouds),
+        clouds=inline_png(clouds),
         samples=_samples(session, experiment, generations),
         config=html.escape(cell.document.text),
     )
@@ -294,38 +304,20 @@ def _samples(session: Session, experiment: Experiment, generations: Mapping[str,
         )
         truth = "; ".join(source.texts(rows[key]))
         parts.append(
-            f"<div class='sample'><img src='{_inline(buffer.getvalue())}' width='{SAMPLE_WIDTH}' "
+            f"<div class='sample'><img src='{inline_png(buffer.getvalue())}' width='{SAMPLE_WIDTH}' "
             f"alt='{html.escape(key)}'>"
             f"<table><tr><th>references</th><td>{html.escape(truth)}</td></tr>{lines}</table></div>"
         )
     return "".join(parts)
 
 
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _text(path: Path, content: str) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(content, encoding="utf-8")
-    beside.replace(path)
-
-
-def _json(path: Path, content: Any) -> None:
-    _text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name} - modbridge</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .25rem .6rem; text-align: left }}
-thead th {{ border-bottom: 2px solid #888 }} tbody tr:nth-child(even) {{ background: #f5f5f5 }}
-.note {{ color: #666; margin: .1rem 0 }} .reported {{ color: #666; font-style: italic }} .figure {{ max-width: 100% }}
-.sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
+{style}.sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
 .sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }}
 .sample table {{ margin: 0; font-size: 13px }}
-.sample th {{ font-weight: 600; color: #555; white-space: nowrap }} pre {{ background: #f5f5f5; padding: 1rem }}
+.sample th {{ font-weight: 600; color: #555; white-space: nowrap }}
 </style>
 <h1>{name}</h1>
 {table}
