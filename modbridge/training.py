@@ -10,12 +10,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from modbridge.errors import DataError
-from modbridge.interfaces.fitting import Fitting
+from modbridge.interfaces.fitting import Fitting, Judge
 
 
 def derived_seed(*parts: object) -> int:
@@ -89,65 +90,161 @@ def train(
     averaged: AveragedModel | None = None,
     average_every: int = 1,
     log_every: int = 100,
+    judge: Judge | None = None,
 ) -> float:
     """Take `steps` optimiser steps on `loss(step, epoch, rows)`; gives the last logged loss.
 
-    Goes on from the last checkpoint if there is one. Raises DataError when the loss stops being finite, before the
-    weights are touched by it.
+    Goes on from the last checkpoint if there is one. With a `judge` (a decoder hands on `fitting.judge`) the weights
+    are judged every `judge.every` epochs and after the last step; the best ones, the first among equals, are put back
+    at the end, those of `averaged` with them.
+
+    Raises DataError, naming the step, when the loss stops being finite: on a CPU before the weights are touched by it.
+    Elsewhere the losses of up to `log_every` steps are looked at together, because each look waits for the device; but
+    always before a checkpoint is written or weights are judged, so that nothing spoiled is kept. Raises DataError also
+    when the judge gives no finite number.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     base_rates = [group["lr"] for group in optimiser.param_groups]
     kept: dict[str, torch.nn.Module] = dict(modules)
     if averaged is not None:
         kept["averaged"] = averaged
-    start, running, last = 0, 0.0, math.nan
+    start, last = 0, math.nan
+    losses = _Losses(label)
+    choice = None if judge is None else _Choice(label, judge, batches.per_epoch, kept)
 
     restored = fitting.restore(label)
     if restored is not None:
         for name, module in kept.items():
             module.load_state_dict(restored["modules"][name])
         optimiser.load_state_dict(restored["optimiser"])
-        start, running, last = restored["step"], restored["running"], restored["last"]
+        start, losses.sum, last = restored["step"], restored["running"], restored["last"]
+        if choice is not None:
+            choice.best = restored.get("best")  # checkpoints of older versions have none
 
     for module in modules.values():
         module.train()
-    with fitting.progress(label, steps, start) as progress:
+    # One fork for the whole loop: the generators of every device are afterwards as they were.
+    with fitting.progress(label, steps, start) as progress, torch.random.fork_rng():
         for step, epoch, rows in batches.rows(start, steps):
             rate = schedule(step)
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):
                 group["lr"] = base * rate
-            with torch.random.fork_rng():  # the generators of every device, and all as they were afterwards
-                torch.manual_seed(derived_seed("dropout", fitting.seed, label, step))
-                value = loss(step, epoch, rows)
-            if not torch.isfinite(value):
-                raise DataError(
-                    f"{label}: the loss became {value.item()} at step {step}. Lower the learning rate, or look for "
-                    f"broken vectors in the training data."
-                )
+            torch.manual_seed(derived_seed("dropout", fitting.seed, label, step))
+            value = loss(step, epoch, rows)
+            losses.add(step, value)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()
-            if averaged is not None and (step + 1) % average_every == 0:
+            done = step + 1
+            if averaged is not None and done % average_every == 0:
                 averaged.update_parameters(next(iter(modules.values())))
-            running += value.item()
-            if (step + 1) % log_every == 0 or step + 1 == steps:
-                last = running / (step % log_every + 1)
-                running = 0.0
-                fitting.log(fit=label, step=step + 1, loss=last, lr=base_rates[0] * rate)
+            if done % log_every == 0 or done == steps:
+                last = losses.take() / (step % log_every + 1)
+                fitting.log(fit=label, step=done, loss=last, lr=base_rates[0] * rate)
+            if choice is not None and (done % choice.every == 0 or done == steps):
+                losses.look()
+                judged = choice.look(done)
+                fitting.log(fit=label, step=done, select=choice.judge.name, value=judged, best_step=choice.step)
             progress.advance(note=f"loss {last:.4f}" if math.isfinite(last) else "")
 
-            def state(done: int = step + 1, running: float = running, last: float = last) -> dict[str, object]:
+            def state(done: int = done, last: float = last) -> dict[str, object]:
+                losses.look()
                 return {
                     "modules": {name: module.state_dict() for name, module in kept.items()},
                     "optimiser": optimiser.state_dict(),
                     "step": done,
-                    "running": running,
+                    "running": losses.sum,
                     "last": last,
+                    "best": None if choice is None else choice.best,
                 }
 
             fitting.checkpoint(label, state)
-    for module in modules.values():
+    if choice is not None:
+        choice.put_back()
+    for module in kept.values():
         module.eval()
     return last
+
+
+class _Losses:
+    """The losses since the last log line, and whether all were finite. `sum`: of those that were looked at.
+
+    They wait on the device until somebody looks. On a CPU there is nothing to wait for, so each is looked at when it is
+    added.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label, self.sum = label, 0.0
+        self._waiting: list[tuple[int, torch.Tensor]] = []
+
+    def add(self, step: int, value: torch.Tensor) -> None:
+        self._waiting.append((step, value.detach()))
+        if value.device.type == "cpu":
+            self.look()
+
+    def look(self) -> None:
+        """Raise DataError if a loss was not finite."""
+        if not self._waiting:
+            return
+        steps, values = zip(*self._waiting, strict=True)
+        self._waiting = []
+        for step, value in zip(steps, torch.stack(values).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise DataError(
+                    f"{self.label}: the loss became {value} at step {step}. Lower the learning rate, or look for "
+                    f"broken vectors in the training data."
+                )
+            self.sum += value
+
+    def take(self) -> float:
+        """The sum of all, which begins anew."""
+        self.look()
+        found, self.sum = self.sum, 0.0
+        return found
+
+
+class _Choice:
+    """The best weights so far: `best` holds their "value", their "step", and their state by "modules"."""
+
+    def __init__(self, label: str, judge: Judge, per_epoch: int, modules: Mapping[str, torch.nn.Module]) -> None:
+        self.label, self.judge, self.modules = label, judge, modules
+        self.every = max(1, round(judge.every * per_epoch))
+        self.best: dict[str, Any] | None = None
+
+    @property
+    def step(self) -> int:
+        """After how many steps the best weights were there; 0 before any were judged."""
+        return self.best["step"] if self.best else 0
+
+    def look(self, step: int) -> float:
+        """What the judge says of the present weights, which are kept if they are the best."""
+        for module in self.modules.values():
+            module.eval()
+        with torch.no_grad():
+            value = float(self.judge.measure())
+        for module in self.modules.values():
+            module.train()
+        if not math.isfinite(value):
+            raise DataError(
+                f"{self.label}: {self.judge.name} became {value} at step {step}, so that no weights can be chosen by "
+                f"it. Look for broken vectors in the validation data, or keep the last weights."
+            )
+        if self.best is None or self._better(value, self.best["value"]):
+            # In the CPU's memory: a language model twice on a GPU could be once too often.
+            states = {
+                name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in module.state_dict().items()}
+                for name, module in self.modules.items()
+            }
+            self.best = {"value": value, "step": step, "modules": states}
+        return value
+
+    def _better(self, one: float, other: float) -> bool:
+        return one > other if self.judge.higher_is_better else one < other
+
+    def put_back(self) -> None:
+        """Give the modules their best weights."""
+        if self.best is not None:
+            for name, module in self.modules.items():
+                module.load_state_dict(self.best["modules"][name])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from modbridge.config.kinds import BridgeConfig, PriorConfig
-from modbridge.config.pipeline import PipelineConfig
+from modbridge.config.pipeline import LAST, PipelineConfig
 from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
 from modbridge.spaces import Port
 
@@ -33,7 +33,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     """
     problems: list[Problem] = []
     modality = config.data.train.modality
-    for name in ("train", "test"):
+    for name in ("train", "validation", "test"):
         part = getattr(config.data, name)
         if part is not None and part.modality != modality:
             problems.append(
@@ -75,14 +75,28 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
                     hint="give both the same `frame`, or train the decoder under this bridge by leaving `augment` out",
                 )
             )
-    for name in ("train", "test") if config.decoder is not None else ():
+    uses = {"train": "train the decoder on", "validation": "judge the decoder by", "test": "score captions against"}
+    for name, what in uses.items() if config.decoder is not None else ():
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
-            what = "train the decoder on" if name == "train" else "score captions against"
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
+    problems += _selection(config)
     if problems:
         raise ConfigError(problems)
     return Plan(source, text, bridged, trained)
+
+
+def _selection(config: PipelineConfig) -> list[Problem]:
+    """What is wrong with the choice of the decoder's weights, as far as it can be told without plugins."""
+    if config.selected_by == LAST:
+        return []
+    if config.data.validation is None:
+        message = f"{config.select.by!r} judges weights on validation items, and data.validation is missing"
+        return [Problem("select.by", message, hint="give data.validation, or select: {by: last}")]
+    same = [name for name in ("train", "test") if getattr(config.data, name) == config.data.validation]
+    message = "is the very source of data.{}; the weights would be chosen on what they are {}"
+    told = {"train": "fitted on", "test": "measured on"}
+    return [Problem("data.validation", message.format(name, told[name])) for name in same]
 
 
 def _crossing(bridge: BridgeConfig, source: Port, text: Port, path: str, problems: list[Problem]) -> Port:

@@ -19,7 +19,7 @@ from modbridge.config.kinds import SourceConfig
 from modbridge.config.pipeline import DEVICES, dump
 from modbridge.errors import ConfigError, Problem, SetupError
 from modbridge.interfaces.component import BuildContext, Component
-from modbridge.interfaces.fitting import Progress
+from modbridge.interfaces.fitting import Judge, Progress
 from modbridge.interfaces.source import Source
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
@@ -146,8 +146,8 @@ class Session:
 class StageFitting:
     """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result."""
 
-    def __init__(self, session: Session, work: Path, seed: int, label: str) -> None:
-        self.session, self.work, self.seed, self.label = session, work, seed, label
+    def __init__(self, session: Session, work: Path, seed: int, label: str, judge: Judge | None = None) -> None:
+        self.session, self.work, self.seed, self.label, self.judge = session, work, seed, label, judge
         self.lines: list[dict[str, Any]] = []
         self._saved = time.monotonic()
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from modbridge.config.kinds import DecoderConfig
+from modbridge.errors import ConfigError, Problem
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.spaces import Embeddings
@@ -48,6 +49,22 @@ class Decoder(Component[DecoderConfigT]):
         The similarity table of `modbridge gap` compares vectors there as well (Diffusion Bridge, table 1).
         """
         return None
+
+    def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
+        """The loss of held-out `targets` (N texts) given their vectors (N, D), with the weights as they are.
+
+        A decoder that has this and hands `fitting.judge` to `modbridge.training.train` can be selected while it trains,
+        by this loss or by a metric (`select` in a config). Raises ConfigError where it cannot.
+        """
+        raise ConfigError(
+            [
+                Problem(
+                    "select",
+                    f"the decoder {self.config.type!r} cannot be judged while it trains",
+                    hint="set select: {by: last}",
+                )
+            ]
+        )
 
     @property
     def batch_size(self) -> int:

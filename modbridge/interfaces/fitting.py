@@ -18,10 +18,28 @@ class Progress(Protocol):
     def advance(self, count: int = 1, note: str = "") -> None: ...
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Says how good the weights are while a fit goes on, so that the best can be kept.
+
+    `measure()` looks at the component as it is (in evaluation mode, without gradients) and gives a finite number;
+    `name` is what it is, for logs. `every`: epochs between two judgements.
+    """
+
+    name: str
+    measure: Callable[[], float]
+    every: float = 1.0
+    higher_is_better: bool = False
+
+
 class Fitting(Protocol):
-    """The surroundings of one fit. The core implements it; authors and tests only use it."""
+    """The surroundings of one fit. The core implements it; authors and tests only use it.
+
+    `judge`: what the weights are to be chosen by, to be handed to `modbridge.training.train`; None to keep the last.
+    """
 
     seed: int
+    judge: Judge | None
 
     def progress(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Progress]:
         """Show progress over `total` steps, `done` of them finished before."""

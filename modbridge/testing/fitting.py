@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from modbridge.interfaces.fitting import Progress
+from modbridge.interfaces.fitting import Judge, Progress
 from modbridge.spaces import Embeddings
 
 
@@ -23,8 +23,9 @@ class Interrupted(Exception):
 class MemoryFitting:
     """A Fitting for tests. `stop_after`: raise Interrupted at that checkpoint, so that resuming can be tested."""
 
-    def __init__(self, seed: int = 0, *, stop_after: int | None = None) -> None:
+    def __init__(self, seed: int = 0, *, stop_after: int | None = None, judge: Judge | None = None) -> None:
         self.seed = seed
+        self.judge = judge
         self.stop_after = stop_after
         self.saved: dict[str, dict[str, Any]] = {}
         self.logged: list[dict[str, Any]] = []
