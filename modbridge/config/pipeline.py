@@ -75,15 +75,32 @@ def _different(seeds: list[int]) -> list[int]:
     return seeds
 
 
+def _once(sweep: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    for name, values in sweep.items():
+        if len({str(value) for value in values}) < len(values):
+            raise ValueError(f"{name} takes a value twice; give each value once")
+    return sweep
+
+
 class GapConfig(_Section):
     """What `modbridge gap` compares."""
 
     bridges: Annotated[list[BridgeConfig], Part("bridge")] = []
-    """The bridges to measure, one row each; empty: the pipeline's own."""
+    """The bridges to measure, one row each; empty: the pipeline's own, after a row without a bridge."""
+    sweep: Annotated[
+        dict[str, Annotated[list[int | float | str | bool], Field(min_length=1)]], AfterValidator(_once)
+    ] = {}
+    """Fields of the bridges and the values they take, `start_step: [0, 200, 400]`: one row for each value, from one
+    fit where the field changes only the crossing. A dot leads into a part, `prior.steps`."""
     fit: Annotated[int | None, Field(ge=2)] = None
     """Fit on this many items of the training source and test on its others; null: fit on train, test on test."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)] = [0]
     """One split (numpy.random.default_rng(seed).permutation) for each seed; the table gives mean and deviation."""
+    similarity: bool = False
+    """Add the cosines of paired and unpaired texts, noisy texts, source vectors and bridged ones (table 1 of Diffusion
+    Bridge), and those behind the decoder's mapper, where there is a decoder to be fitted."""
+    cost: bool = False
+    """Add each bridge's parameters, multiply-adds and time. Times differ from call to call and are never kept."""
 
 
 class PipelineConfig(_Section):

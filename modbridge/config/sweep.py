@@ -1,0 +1,62 @@
+"""The bridges of a gap table: those that `gap.bridges` lists, each once for every value of `gap.sweep`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from modbridge.config.blocks import check_model
+from modbridge.config.kinds import BridgeConfig
+from modbridge.config.pipeline import PipelineConfig, dump
+from modbridge.errors import ConfigError, Problem
+
+
+def gap_bridges(config: PipelineConfig) -> list[BridgeConfig]:
+    """The bridges that `modbridge gap` measures, in the order of the table; no two are the same.
+
+    A bridge that has none of the swept fields stays as it is. Raises ConfigError, naming `gap.sweep.FIELD`, for a field
+    that no bridge has and for a value that a bridge refuses.
+    """
+    bridges: Sequence[BridgeConfig] = config.gap.bridges or [config.bridge]
+    problems: list[Problem] = []
+    for name in config.gap.sweep:
+        if not any(_has(bridge, name) for bridge in bridges):
+            hint = f"bridges: {', '.join(dict.fromkeys(bridge.type for bridge in bridges))}"
+            problems.append(Problem(f"gap.sweep.{name}", "no bridge of the comparison has this field", hint=hint))
+    found: list[BridgeConfig] = []
+    for bridge in bridges:
+        axes = [(name, values) for name, values in config.gap.sweep.items() if _has(bridge, name)]
+        for point in itertools.product(*(values for _, values in axes)):
+            changed: Any = bridge
+            for (name, _), value in zip(axes, point, strict=True):
+                changed = _with(changed, name, value, f"gap.sweep.{name}", problems)
+                if changed is None:
+                    break
+            if changed is not None and dump(changed) not in map(dump, found):
+                found.append(changed)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return found
+
+
+def _has(block: Any, name: str) -> bool:
+    head, _, rest = name.partition(".")
+    if not isinstance(block, BaseModel) or head == "type" or head not in type(block).model_fields:
+        return False
+    return _has(getattr(block, head), rest) if rest else True
+
+
+def _with(block: Any, name: str, value: Any, path: str, problems: list[Problem]) -> Any:
+    """`block` with the field `name` set, checked as if it had been written so; None if it is refused."""
+    head, _, rest = name.partition(".")
+    new = _with(getattr(block, head), rest, value, path, problems) if rest else value
+    if new is None and rest:
+        return None
+    values = {field: getattr(block, field) for field in type(block).model_fields} | {head: new}
+    wrong: list[Problem] = []
+    checked = check_model(type(block), values, "", wrong)
+    problems += [Problem(path, problem.message, hint=problem.hint) for problem in wrong]
+    return checked
