@@ -8,6 +8,7 @@ from functools import partial
 
 from modbridge.config.kinds import BridgeConfig, PriorConfig
 from modbridge.config.pipeline import LAST, PipelineConfig
+from modbridge.config.sweep import gap_bridges
 from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
 from modbridge.spaces import Port
 
@@ -59,6 +60,12 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
                 _attempt(partial(part.check, text), None, f"{path}.{name}", problems)
     for i, bridge in enumerate(config.gap.bridges):
         _crossing(bridge, source, text, f"gap.bridges.{i}", problems)
+    if config.gap.sweep:
+        try:
+            for bridge in gap_bridges(config):
+                _crossing(bridge, source, text, "gap.sweep", problems)
+        except ConfigError as error:
+            problems += error.problems
     if config.decoder is not None:
         decoder = config.decoder
         _attempt(lambda: decoder.check(trained), None, "decoder", problems)
