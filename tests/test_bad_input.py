@@ -270,6 +270,11 @@ def test_a_path_to_be_given(call: Call, tmp_path: Path) -> None:
         result = call(verb, config)
         assert result.code == 1
         assert "--set paths.data=DIR" in result.err
+    profile = f"profiles: {{toy: {{data: {{train: {{path: '{tmp_path}/world/world0.jsonl'}}}}}}}}\n"
+    config.write_text(config.read_text() + profile)
+    assert call("check", config, "--json").json["to_be_given"] == ["paths.data"]
+    toy = call("check", config, "--profile", "toy", "--json")
+    assert toy.json["to_be_given"] == [], "what the profile's data do without need not be given"
 
 
 def test_captions_need_a_decoder(call: Call, world: Path) -> None:

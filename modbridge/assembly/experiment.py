@@ -10,8 +10,9 @@ from typing import Any
 
 from modbridge.assembly.plan import Plan, make_plan
 from modbridge.config.document import Document, load_document
+from modbridge.config.interpolation import leaves
 from modbridge.config.overrides import expand, parse_vary
-from modbridge.config.pipeline import PipelineConfig, check_pipeline
+from modbridge.config.pipeline import LOADER_FIELDS, PipelineConfig, check_pipeline
 from modbridge.config.reading import read_value
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
@@ -30,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config file, read and checked. `to_be_given`: declared paths without value."""
+    """A config file, read and checked. `to_be_given`: declared paths without value that a cell refers to."""
 
     path: Path
     cells: list[Cell]
@@ -78,7 +79,7 @@ def load_experiment(
             if "name" not in document.tree:
                 document.tree["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip(".") or "run"
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
-            to_be_given |= dict.fromkeys(document.to_be_given)
+            to_be_given |= dict.fromkeys(_referred_to(document))
             cell = _check(name, document, registry, problems)
             if cell:
                 varied = {at: _typed(text) for at, text in (item.split("=", 1) for item in point)}
@@ -114,6 +115,15 @@ def _read(
             raise
         problems += error.problems
         return error.partial
+
+
+def _referred_to(document: Document) -> list[str]:
+    """The paths without value that the pipeline refers to; a profile may do without some. References to them still
+    stand in the tree."""
+    settings = {name: block for name, block in document.tree.items() if name not in (*LOADER_FIELDS, "paths")}
+    texts = [value for _, value in leaves(settings) if isinstance(value, str)]
+    names = {match.strip() for text in texts for match in re.findall(r"\$\{([^{}]*)\}", text)}
+    return [name for name in document.to_be_given if name in names]
 
 
 def _check(label: str, document: Document, registry: Registry, problems: list[Problem]) -> Cell | None:
