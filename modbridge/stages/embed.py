@@ -37,7 +37,7 @@ def embed_key(session: Session, cell: Cell, split: str, side: str) -> str:
 
 
 def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embeddings:
-    """The vectors of one side ("text", or the media's modality) of data.train or data.test.
+    """The vectors of one side ("text", or the media's modality) of data.train, data.validation or data.test.
 
     Keys are item keys for media, and `text_key(item, number)` for texts.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,21 @@ import torch
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.kinds import DecoderConfig
-from modbridge.errors import ConfigError, Problem
+from modbridge.config.pipeline import LAST, TEXT_LOSS
+from modbridge.errors import ConfigError, PluginError, Problem
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
-from modbridge.interfaces.fitting import TextVectors
+from modbridge.interfaces.fitting import Judge, TextVectors
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_encoder import plan_of
+from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
 from modbridge.store.artefact import load_component
 from modbridge.store.keys import stable_hash
+
+KEPT_BYTES = 2 << 30  # of fixed sets of training vectors (float32); all of COCO's captions take 1.2e9 at 512 dimensions
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def required_decoder(cell: Cell) -> DecoderConfig:
 
 
 def decoder_key(session: Session, cell: Cell) -> str:
-    """What decides a fitted decoder: its fields, the training texts and their vectors as the augmenter gives them."""
+    """What decides a fitted decoder: its fields, the training texts and their vectors as the augmenter gives them, and
+    what its weights are chosen by."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
     return stable_hash(
         [
@@ -61,8 +66,41 @@ def decoder_key(session: Session, cell: Cell) -> str:
             _draws(cell),
             embed_key(session, cell, "train", "text"),
             cell.config.seed,
+            *selection_key(session, cell),
         ]
     )
+
+
+def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[Any]) -> Judge | None:
+    """What the decoder's weights are chosen by while it trains; None to keep the last."""
+    config = cell.config
+    if config.selected_by == LAST:
+        return None
+    require_selection(session, cell)
+    if config.selects_with_pairs:
+        return metric_judge(session, cell, decoder)
+    text = validation_text(session, cell)
+    targets = texts_of(session, cell, text.keys, SPLIT)
+    # As the augmenter gives them, with noise that stays the same: losses of two epochs can be compared.
+    vectors = augmented(bridge, text, config.seed, None if _draws(cell) is None else 1)
+    return Judge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
+
+
+def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
+    """What the artefact says of the choice of its weights. Raises PluginError if none was made although one was due."""
+    if fitting.judge is None:
+        return {}
+    lines = [line for line in fitting.lines if line.get("select") == fitting.judge.name]
+    if not lines:
+        raise PluginError(
+            f"the decoder {required_decoder(cell).type!r} was to be selected by {fitting.judge.name} while it trained, "
+            f"and was not judged once: its fit must hand fitting.judge to modbridge.training.train. Until it does, set "
+            f"select: {{by: last}}."
+        )
+    step = lines[-1]["best_step"]
+    value = next(line["value"] for line in lines if line["step"] == step)
+    found = {"by": fitting.judge.name, "value": value, "step": step, "pairs": cell.config.selects_with_pairs}
+    return {"selection": found}
 
 
 def _draws(cell: Cell) -> int | str | None:
@@ -89,11 +127,13 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             targets = texts_of(session, cell, text.keys)
             bridge = fitted_bridge(session, cell, augmenter).bridge
             vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
-            fitting = StageFitting(session, work, cell.config.seed, label)
+            judge = _judge(session, cell, decoder, bridge)
+            fitting = StageFitting(session, work, cell.config.seed, label, judge)
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
             fitting.write_log(out)
-            session.save(decoder, "decoder", out, seed=cell.config.seed, data=embed_key(session, cell, "train", "text"))
+            content = {"seed": cell.config.seed, "data": embed_key(session, cell, "train", "text")}
+            session.save(decoder, "decoder", out, **content, **_selected(cell, fitting))
 
         folder = session.stage("fit_decoder", key, label, build)
         load_component(decoder, folder)
@@ -118,19 +158,20 @@ def texts_of(session: Session, cell: Cell, keys: Sequence[str], split: str = "tr
 
 def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str | None) -> TextVectors:
     """Training vectors: without noise once for all (`draws` None), `draws` fixed sets that epochs take in turn, or
-    fresh noise every epoch ("fresh")."""
+    fresh noise every epoch ("fresh").
+
+    A set is made whole when an epoch first asks for it, so that nothing depends on the order of the batches. As many
+    fixed sets are kept as fit into KEPT_BYTES; the others are made again when their turn comes.
+    """
     kept: dict[int, torch.Tensor] = {}
+    room = 1 if draws == "fresh" else max(1, KEPT_BYTES // max(1, 4 * text.values.numel()))
 
-    def whole(draw: int) -> torch.Tensor:
+    def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
+        draw = epoch if draws == "fresh" else epoch % int(draws or 1)
         if draw not in kept:
+            while len(kept) >= room:
+                del kept[next(iter(kept))]
             kept[draw] = bridge.augment(text, seed, draw).values
-        return kept[draw]
+        return kept[draw][torch.as_tensor(rows)].clone()  # an inference tensor, which autograd refuses, until cloned
 
-    def fixed(count: int) -> Callable[[Sequence[int], int], torch.Tensor]:
-        return lambda rows, epoch: whole(epoch % count)[torch.as_tensor(rows)].clone()
-
-    def fresh(rows: Sequence[int], epoch: int) -> torch.Tensor:
-        index = rows.tolist() if isinstance(rows, torch.Tensor) else rows
-        return bridge.augment(text.select(index), seed, epoch).values.clone()
-
-    return TextVectors(text, fresh if draws == "fresh" else fixed(int(draws or 1)))
+    return TextVectors(text, batch)

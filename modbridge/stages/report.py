@@ -33,6 +33,7 @@ from modbridge.stages.fit_encoder import encoder_key
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.score import references
+from modbridge.stages.select import needs
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, beside, markdown
 
@@ -79,7 +80,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
     fingerprints = {
         split: session.fingerprint(source)
-        for split in ("train", "test")
+        for split in ("train", "validation", "test")
         if (source := getattr(cells[0].config.data, split)) is not None
     }
     write_json(
@@ -92,6 +93,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
             "cells": placed,
             "seeds": sorted({cell.config.seed for cell in cells}),
             "fingerprints": fingerprints,
+            "needs": {cell.label: needs(cell) for cell in cells},
             "command": "modbridge run config.yaml",
         },
     )

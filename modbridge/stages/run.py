@@ -9,7 +9,7 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
-from modbridge.config.pipeline import dump
+from modbridge.config.pipeline import LAST, dump
 from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.stages import STAGES
@@ -20,6 +20,7 @@ from modbridge.stages.fit_encoder import encoder
 from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
 from modbridge.stages.score import require_texts, scored
+from modbridge.stages.select import require_selection
 from modbridge.tables import Row, add_gap_closed, summarise
 
 
@@ -50,6 +51,7 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
     for cell in cells:
         if reach >= STAGES.index("fit_decoder"):
             required_decoder(cell)
+            require_selection(session, cell)
         if reach >= STAGES.index("generate"):
             require_texts(cell)
             _require_test(cell)
@@ -88,13 +90,18 @@ def _partly(session: Session, cell: Cell, reach: int) -> None:
         encoder(session, cell)
     modality = cell.config.data.train.modality
     if reach >= STAGES.index("embed"):
-        for split in ("train", "test"):
+        media = {
+            "train": bool({"source", "pairs"} & (cell.config.bridge.needs | cell.config.augmenter.needs)),
+            "validation": cell.config.selects_with_pairs,
+            "test": True,
+        }
+        for split, wanted in media.items():
             source = getattr(cell.config.data, split)
-            if source is None:
+            if source is None or (split == "validation" and cell.config.selected_by == LAST):
                 continue
             if source.captioned:
                 embeddings(session, cell, split, "text")
-            if split == "test" or {"source", "pairs"} & (cell.config.bridge.needs | cell.config.augmenter.needs):
+            if wanted:
                 embeddings(session, cell, split, modality)
     if reach >= STAGES.index("fit_bridge"):
         fitted_bridge(session, cell, cell.config.bridge)

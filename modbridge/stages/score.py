@@ -16,6 +16,7 @@ from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
 from modbridge.stages.generate import Generated, generated
+from modbridge.stages.select import needs
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
@@ -116,6 +117,8 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     notes = {name: score["note"] for name, score in content["scores"].items() if score["note"]}
     lost = [name for name, score in content["scores"].items() if columns[name] is None and score["corpus"] is not None]
     notes |= dict.fromkeys(lost, "the metric gave no finite number")
+    if cell.config.selects_with_pairs:
+        notes["select"] = f"by {cell.config.selected_by}, on validation media with their captions: it takes pairs"
     return {
         **identity(cell),
         "n": len(generation.predictions),
@@ -134,7 +137,8 @@ def identity(cell: Cell) -> dict[str, Any]:
         "cell": cell.label,
         "bridge": "oracle" if oracle else cell.config.bridge.type,
         "augment": cell.config.augmenter.augmentation,
-        "needs": sorted(cell.config.bridge.needs),
+        "select": cell.config.selected_by,
+        "needs": needs(cell),
         "seed": cell.config.seed,
     }
 

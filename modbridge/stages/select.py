@@ -1,0 +1,172 @@
+"""Choosing among a decoder's weights while it trains: by the loss on validation captions, or by a metric on media.
+
+The loss sees texts alone. A metric sees validation media with their captions: pairs, as the authors of Diffusion Bridge
+use them (the best METEOR on 1,000 validation images, after each epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modbridge.assembly.experiment import Cell
+from modbridge.assembly.session import Session
+from modbridge.config.pipeline import LAST, TEXT_LOSS
+from modbridge.config.selection import metric_column
+from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.interfaces.decoder import Decoded, Decoder
+from modbridge.interfaces.fitting import Judge
+from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.interfaces.source import text_key
+from modbridge.spaces import Embeddings
+from modbridge.stages.embed import embed_key, embeddings, left_out
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, item_rows
+from modbridge.training import derived_seed, epoch_order
+
+SPLIT = "validation"
+PAIRS = "pairs (selection)"
+
+
+def needs(cell: Cell) -> list[str]:
+    """Which data a cell's bridge takes to be fitted, and its decoder to be chosen; for the tables."""
+    return sorted(cell.config.bridge.needs) + ([PAIRS] if cell.config.selects_with_pairs else [])
+
+
+def require_selection(session: Session, cell: Cell) -> None:
+    """Raise ConfigError unless the cell's decoder can be selected in the way that its config asks for."""
+    config = cell.config
+    if config.selected_by == LAST or config.decoder is None:
+        return
+    registry = session.plugins.registry
+    decoder: type[Decoder[Any]] = registry.get("decoder", config.decoder.type).load_impl()
+    problem = None
+    if decoder.text_loss is Decoder.text_loss:
+        message = f"the decoder {config.decoder.type!r} cannot be judged while it trains"
+        problem = Problem("select", message, hint="set select: {by: last}")
+    elif config.selects_with_pairs:
+        metric, column = metric_column(config.selected_by, config.metrics, registry)
+        lacking = metric.missing()
+        if lacking:
+            problem = Problem("select.by", f"{column!r} cannot be computed here: {lacking}")
+    if problem is not None:
+        where = cell.document.where(problem.path)
+        raise ConfigError([Problem(problem.path, problem.message, where=where, hint=problem.hint)])
+
+
+def selection_key(session: Session, cell: Cell) -> list[Any]:
+    """What decides which weights are chosen; empty where it is the last ones."""
+    config = cell.config
+    if config.selected_by == LAST:
+        return []
+    common = [config.select.every, config.select.items]
+    if config.selected_by == TEXT_LOSS:
+        return [TEXT_LOSS, *common, embed_key(session, cell, SPLIT, "text")]
+    assert config.data.validation is not None
+    assert config.decoder is not None
+    metric, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
+    judged = [column, metric.key_fields(), session.plugins.registry.get("metric", metric.type).revision]
+    evaluate = config.evaluate
+    oracle = evaluate.input == "text"
+    return [
+        *judged,
+        *common,
+        config.decoder.key_fields("decode"),
+        session.fingerprint(config.data.validation),
+        [evaluate.input, evaluate.references, evaluate.caption],
+        embed_key(session, cell, SPLIT, "text" if oracle else config.data.train.modality),
+        [] if oracle else _crossing_key(session, cell),
+    ]
+
+
+def _crossing_key(session: Session, cell: Cell) -> list[Any]:
+    """What decides the bridged vectors of the validation media, beside the media."""
+    bridge = cell.config.bridge
+    lost = left_out(session, cell, SPLIT, cell.config.data.train.modality)
+    return [bridge_key(session, cell, bridge), bridge.key_fields("cross"), lost]
+
+
+def validation_text(session: Session, cell: Cell) -> Embeddings:
+    """The vectors of the captions of those validation items that are looked at."""
+    text = embeddings(session, cell, SPLIT, "text")
+    chosen = _items(session, cell)
+    return text.select([i for i, key in enumerate(text.keys) if key.rsplit("#", 1)[0] in chosen])
+
+
+def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
+    """Judges by what a metric says of the captions of validation media, carried across by the cell's bridge.
+
+    (In a cell that is given texts in place of media, of what it writes from the vectors of one caption each.)
+    """
+    config = cell.config
+    metric_config, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
+    metric: Metric[Any] = session.plugins.registry.get("metric", metric_config.type).load_impl()(metric_config)
+    given = _given(session, cell)
+    references = _references(session, cell, given.bridged.keys)
+
+    def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> Score:
+        with session.guard(metric_config, "metric", "it judged the decoder"):
+            found = metric.score(predictions, judged)[column]
+        if found.corpus is None:
+            raise DataError(f"{column} could not be computed while the decoder was trained: {found.note}")
+        return found
+
+    def measure() -> float:
+        predictions = decoder.decode(given.bridged, source=given.source, seed=config.seed)
+        return float(score(predictions, references).corpus or 0.0)
+
+    # Scored once beforehand, with references for captions: which way is better, and that it can be computed at all.
+    few = references[:2]
+    trial = score([Decoded(reference.key, reference.texts[0]) for reference in few], few)
+    return Judge(column, measure, every=config.select.every, higher_is_better=trial.higher_is_better)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the decoder reads when it is judged, and the vectors before they were carried across."""
+
+    bridged: Embeddings
+    source: Embeddings | None
+
+
+def _given(session: Session, cell: Cell) -> _Given:
+    config = cell.config
+    chosen = _items(session, cell)
+    if config.evaluate.input == "text":
+        text = embeddings(session, cell, SPLIT, "text")
+        known = set(text.keys)
+        pairs = [(key, at) for key in sorted(chosen) if (at := text_key(key, config.evaluate.caption)) in known]
+        values = text.values[item_rows(text, [at for _, at in pairs])]
+        bridged, source = Embeddings(values, text.port, tuple(key for key, _ in pairs)), None
+    else:
+        whole = embeddings(session, cell, SPLIT, config.data.train.modality)
+        source = whole.select([i for i, key in enumerate(whole.keys) if key in chosen])
+        bridge = fitted_bridge(session, cell, config.bridge).bridge
+        with session.guard(config.bridge, "bridge", "it carried validation vectors across"):
+            bridged = bridge.cross(source, config.seed)
+    if len(bridged) == 0:
+        raise DataError("none of the validation items that select.items drew can be decoded; give more of them.")
+    return _Given(bridged, source)
+
+
+def _items(session: Session, cell: Cell) -> frozenset[str]:
+    """The keys of the validation items that are looked at: `select.items` of them, drawn by the seed."""
+    assert cell.config.data.validation is not None
+    keys = session.source(cell.config.data.validation).keys()
+    order = epoch_order(len(keys), derived_seed("select", cell.config.seed), 0)
+    return frozenset(keys[i] for i in order[: cell.config.select.items].tolist())
+
+
+def _references(session: Session, cell: Cell, keys: Sequence[str]) -> list[Reference]:
+    """What the captions of validation items are judged by, as those of the test items are."""
+    assert cell.config.data.validation is not None
+    source = session.source(cell.config.data.validation)
+    rows = {key: i for i, key in enumerate(source.keys())}
+    skip = cell.config.evaluate.caption if cell.config.evaluate.references == "others" else None
+    found = []
+    for key in keys:
+        texts = tuple(text for i, text in enumerate(source.texts(rows[key])) if i != skip)
+        if not texts:
+            raise DataError(f"the validation item {key!r} has no caption to be judged by (evaluate.references).")
+        found.append(Reference(key, texts, source.facts(rows[key])))
+    return found
