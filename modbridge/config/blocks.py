@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -109,12 +109,23 @@ def _given_path(values: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _fields_at(cls: type[Any], location: tuple[Any, ...]) -> set[str]:
-    """The field names of the model that stands at `location` inside `cls`."""
+    """The field names of the model that stands at `location` inside `cls`. Where pydantic names the branch of a union
+    told apart by its word `type`, that branch is meant."""
     model: Any = cls
+    branches: list[Any] = []
     for step in location:
         field = getattr(model, "model_fields", {}).get(step)
-        if field is None:
-            continue
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((option for option in options if hasattr(option, "model_fields")), model)
+        if field is not None:
+            options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            branches = [option for option in options if hasattr(option, "model_fields")]
+            model = branches[0] if branches else model
+        else:
+            model = next((branch for branch in branches if _word_of(branch) == step), model)
     return {field.alias or name for name, field in getattr(model, "model_fields", {}).items()}
+
+
+def _word_of(model: Any) -> Any:
+    """The one word that the field `type` of a block takes; None where it takes others."""
+    field = model.model_fields.get("type")
+    words = get_args(field.annotation) if field is not None else ()
+    return words[0] if len(words) == 1 else None

@@ -7,6 +7,7 @@ from the paper's equations: x_0 is predicted, and x_t is renormalised before the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -16,8 +17,10 @@ from modbridge.interfaces import BuildContext, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 from modbridge.training import Batches, derived_seed, train, warmup_then
+from modbridge_diffusion.closed_form import Empirical
+from modbridge_diffusion.compiling import compile_in_place, compiled_call
 from modbridge_diffusion.ddpm_config import DDPMConfig
-from modbridge_diffusion.residual_mlp import ResidualMLP
+from modbridge_diffusion.denoisers import build_denoiser, closed_forms
 from modbridge_diffusion.sampler import ddim, on_sphere
 from modbridge_diffusion.schedule import NoiseSchedule
 
@@ -32,18 +35,26 @@ class DDPM(Prior[DDPMConfig]):
         self.schedule = NoiseSchedule.named(config.schedule, config.timesteps, context.device)
         snr = self.schedule.snr
         self.loss_weight = snr if config.min_snr_gamma is None else snr.clamp_max(config.min_snr_gamma)
-        net = config.denoiser
+        radius = config.radius if config.renormalise else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed("ddpm", context.seed))
-            self.network: torch.nn.Module = ResidualMLP(context.dim("text"), net.width, net.num_blocks, net.dropout)
+            self.network = build_denoiser(config.denoiser, context.dim("text"), self.schedule, radius)
         self.network.to(context.device).eval()
+        if config.compile:
+            compile_in_place(self.network)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         return {"network": self.network}
 
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        if isinstance(self.network, Empirical):  # its size is that of the training set
+            self.network.hold(len(tensors.get("network.vectors", ())))
+        super().load_tensors(tensors)
+
     def estimate(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The network's x_0 (B, D) for vectors (B, D) at the time steps `t`, int64 (B,) or (1,)."""
-        found: torch.Tensor = self.network(x, t)
+        """The denoiser's x_0 (B, D) for vectors (B, D) at the time steps `t`, int64 (B,) or (1,)."""
+        with compiled_call() if self.config.compile else nullcontext():
+            found: torch.Tensor = self.network(x, t)
         return found
 
     def loss(self, x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -55,17 +66,24 @@ class DDPM(Prior[DDPMConfig]):
         x = self.schedule.diffused(x0, t, noise)
         if self.config.renormalise:
             x = on_sphere(x, self.config.radius)
-        errors = (self.estimate(x, t) - x0).square().mean(dim=1)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            estimate = self.estimate(x, t)
+        errors = (estimate.float() - x0).square().mean(dim=1)
         return (errors * self.loss_weight[t]).mean()
 
     def fit(self, clean: Embeddings, fitting: Fitting, *, observed: Embeddings | None = None) -> None:
         """Learn from clean vectors (N, D) of norm `radius`; `observed` is not looked at.
 
+        Closed forms are computed at once, also where a network builds on one; then the network is trained.
         Raises DataError for fewer than two vectors, for NaN or infinity, and for another norm (where `renormalise` is
         on).
         """
         config = self.config
         x0 = self._checked(clean)
+        for part in closed_forms(self.network):
+            part.fit(x0)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            return
         hashes = Draw.of(clean.keys, fitting.seed, device=self.device).hashes
         averaged = None
         if config.ema_decay is not None:

@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, model_validator
 
+from modbridge.config.component import Affects
 from modbridge.config.kinds import PriorConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
+from modbridge_diffusion.denoiser_config import AnyDenoiser, NetworkConfig, ResidualMLPConfig
 
-
-class ResidualMLPConfig(BaseModel):
-    """The residual MLP of SEED (kaistmm/seed-pytorch), the precursor of Diffusion-Link: its width, depth and dropout.
-
-    `width`: of the blocks; None means twice the vectors' dimension, as in SEED. `num_blocks` 3 and `dropout` 0 are
-    SEED's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["residual_mlp"]
-    width: int | None = Field(default=None, ge=2, multiple_of=2)
-    num_blocks: int = Field(default=3, ge=1)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+TRAINING_FIELDS = (
+    "min_snr_gamma", "steps", "batch_size", "lr", "lr_decay", "grad_clip", "ema_decay", "precision", "compile"
+)  # fmt: skip
 
 
 class DDPMConfig(PriorConfig):
     """Config of the DDPM prior over vectors (Diffusion Bridge, CVPR 2025).
 
-    The noise process, the objective and the sampler are those of the authors' code: `timesteps`, the cosine `schedule`
-    (s = .008), x0 prediction weighted by SNR, and `renormalise`: whatever the network is given is first put back on the
-    sphere of `radius`, in training and in sampling alike. `radius` is the norm of the vectors that the prior lives on;
-    the bridge reads it here and scales to it.
-
-    `min_snr_gamma` (ours; authors: none) bounds the weight SNR from above, by Hang et al. 2023. `ema_decay` (ours):
-    None fits and uses the raw weights, which is what the authors infer with; a number keeps a moving average, updated
-    every 10 steps, and uses that (the authors track one of .995 and never use it). `steps`, `batch_size`, `lr` and
-    `lr_decay` are ours, for the residual MLP; the authors train their U-Net for 3,000,000 steps of 64 at a constant
-    8e-5. Adam's betas (.9, .99) and `grad_clip` are the authors'.
+    The noise process, the objective (x_0 prediction weighted by SNR) and the sampler are those of the authors' code.
+    The authors train `denoiser: unet1d` for `steps: 3000000` of `batch_size: 64` at `lr: 8e-5`, `lr_decay: constant`,
+    `grad_clip: 1.0`, in float16; they track a moving average (decay .995, every 10 steps) but use the raw weights. The
+    defaults here are ours, for the residual MLP.
     """
 
-    denoiser: ResidualMLPConfig = Field(default_factory=lambda: ResidualMLPConfig(type="residual_mlp"))
+    denoiser: AnyDenoiser = Field(default_factory=lambda: ResidualMLPConfig(type="residual_mlp"))
+    """What guesses the clean vector: `unet1d` (authors), `residual_mlp`, `prior_transformer`, or without any training
+    `gaussian` or `empirical`. The word alone will do."""
     timesteps: int = Field(default=1000, ge=2)
+    """Noise levels T (authors: 1000)."""
     schedule: Literal["cosine", "linear", "scaled_linear"] = "cosine"
+    """How fast noise grows with the time step (authors: cosine, s = .008)."""
     radius: float = Field(default=5.0, gt=0.0)
+    """The norm of the vectors that the prior lives on; the bridge reads it here and scales to it (authors: 5)."""
     renormalise: bool = True
+    """Whatever the denoiser is given is first put back on the sphere of `radius`, in training and in sampling alike
+    (authors). Off, the prior takes vectors of any norm."""
     min_snr_gamma: float | None = Field(default=None, gt=0.0)
+    """Bounds the loss's SNR weight from above, by Hang et al. 2023 (ours); null leaves it unbounded (authors)."""
     steps: int = Field(default=50_000, ge=1)
+    """Training steps (ours)."""
     batch_size: int = Field(default=256, ge=1)
+    """Vectors in a training step (ours)."""
     lr: float = Field(default=3e-4, gt=0.0)
+    """Adam's learning rate (ours), with betas .9 and .99 (authors)."""
     lr_decay: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls to zero over the training (ours)."""
     grad_clip: float | None = Field(default=1.0, gt=0.0)
+    """Bound of the gradient's norm (authors: 1); null leaves it."""
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """null fits and uses the raw weights, as the authors do; a number keeps a moving average, updated every 10 steps,
+    and uses that (ours)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """In which the network computes in training (weights, loss and inference stay float32). bfloat16 pays on GPUs; the
+    authors train in float16."""
+    compile: Annotated[bool, Affects("nothing")] = False
+    """Run the network through torch.compile, in training and in refining: the first steps take longer, the rest less.
+    Needs a C++ compiler, on a GPU Triton."""
 
-    @field_validator("denoiser", mode="before")
-    @classmethod
-    def _word_alone(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _nothing_to_train(self) -> DDPMConfig:
+        """Closed forms refuse the fields of training; a resolved config, which holds all defaults, may come back."""
+        if isinstance(self.denoiser, NetworkConfig):
+            return self
+        fields = type(self).model_fields
+        idle = [name for name in TRAINING_FIELDS if getattr(self, name) != fields[name].default]
+        if idle:
+            raise ValueError(
+                f"the denoiser {self.denoiser.type!r} is a closed form and is not trained: {', '.join(idle)} would do "
+                f"nothing; leave {'it' if len(idle) == 1 else 'them'} out"
+            )
+        return self
 
     def check(self, clean: Port) -> None:
-        """Raise PortError for sequences: this prior models single vectors."""
+        """Raise PortError for sequences (this prior models single vectors), and for a dimension that the denoiser
+        cannot work at."""
         if clean.tokens is not None:
             raise PortError(
                 f"the prior {self.type!r} models single vectors (B, D); found {clean}. "
                 f"Use an encoder with pooled vectors."
             )
+        if clean.space.dim is not None:
+            self.denoiser.check_dim(clean.space.dim)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+LayerT = TypeVar("LayerT", bound=nn.Linear | nn.Conv1d)
 
 
 class ResidualBlock(nn.Module):
@@ -16,7 +19,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), nn.Linear(width, width))
         self.time = nn.Sequential(nn.SiLU(), nn.Linear(time_width, width))
         self.second = nn.Sequential(
-            nn.LayerNorm(width, eps=1e-6), nn.SiLU(), nn.Dropout(dropout), _zero(nn.Linear(width, width))
+            nn.LayerNorm(width, eps=1e-6), nn.SiLU(), nn.Dropout(dropout), zero(nn.Linear(width, width))
         )
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
@@ -39,7 +42,14 @@ class ResidualMLP(nn.Module):
         self.enter = nn.Linear(dim, width)
         self.time = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(ResidualBlock(width, dim, dropout) for _ in range(num_blocks))
-        self.leave = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), _zero(nn.Linear(width, dim)))
+        self.leave = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), zero(nn.Linear(width, dim)))
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        layer = self.leave[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.rates, torch.Tensor)
@@ -52,7 +62,9 @@ class ResidualMLP(nn.Module):
         return estimate
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
+def zero(layer: LayerT) -> LayerT:
+    """The layer with weights and bias at zero, so that it gives zero."""
+    assert layer.bias is not None
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
