@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from modbridge_diffusion.ddpm import DDPM
+from modbridge_diffusion.denoiser_config import ResidualMLPConfig
 from modbridge_diffusion.residual_mlp import ResidualMLP
 from modbridge_diffusion.sampler import ddim, time_grid
 from modbridge_diffusion.schedule import NoiseSchedule, betas
@@ -337,7 +338,9 @@ class TestFit:
 
 class TestConfig:
     def test_the_denoiser_may_be_a_word(self) -> None:
-        assert tiny_prior(denoiser="residual_mlp").config.denoiser.num_blocks == 3
+        assert tiny_prior(denoiser="residual_mlp").config.denoiser == ResidualMLPConfig(
+            type="residual_mlp", num_blocks=3
+        )
 
     @pytest.mark.parametrize(
         "wrong",
