@@ -33,7 +33,7 @@ def command(
             "cell": cell.label,
             "encoder": cell.config.encoder.type,
             "bridge": cell.config.bridge.type,
-            "augment": cell.config.augmenter.augmentation,
+            "augment": cell.config.augmenter.augments_by,
             "decoder": cell.config.decoder.type if cell.config.decoder else None,
             "source": str(cell.plan.source),
             "text": str(cell.plan.text),

@@ -78,6 +78,11 @@ class BridgeConfig(ComponentConfig):
     augmentation: ClassVar[Augmentation] = "none"
 
     @property
+    def augments_by(self) -> Augmentation:
+        """`augmentation`, or "none" where a field turns it off."""
+        return self.augmentation
+
+    @property
     def needs(self) -> frozenset[str]:
         """Which data fitting takes: "text" (text vectors), "source" (unpaired source vectors), "pairs"."""
         return frozenset()

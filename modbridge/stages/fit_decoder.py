@@ -104,7 +104,7 @@ def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
 
 
 def _draws(cell: Cell) -> int | str | None:
-    return cell.config.augment_draws if cell.config.augmenter.augmentation != "none" else None
+    return cell.config.augment_draws if cell.config.augmenter.augments_by != "none" else None
 
 
 def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
@@ -120,7 +120,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             artefact=session.cache.path("fit_decoder", key) if session.cache.has("fit_decoder", key) else None,
         )
         decoder: Decoder[Any] = session.build(config, "decoder", context)
-        label = f"{config.type} on {augmenter.type}/{augmenter.augmentation}"
+        label = f"{config.type} on {augmenter.type}/{augmenter.augments_by}"
 
         def build(out: Path, work: Path) -> None:
             text = embeddings(session, cell, "train", "text")

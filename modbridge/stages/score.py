@@ -136,7 +136,7 @@ def identity(cell: Cell) -> dict[str, Any]:
         **cell.varied,
         "cell": cell.label,
         "bridge": "oracle" if oracle else cell.config.bridge.type,
-        "augment": cell.config.augmenter.augmentation,
+        "augment": cell.config.augmenter.augments_by,
         "select": cell.config.selected_by,
         "needs": needs(cell),
         "seed": cell.config.seed,

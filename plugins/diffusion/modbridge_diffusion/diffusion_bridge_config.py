@@ -64,6 +64,11 @@ class DiffusionBridgeConfig(BridgeConfig):
         return float(getattr(self.prior, "radius", 1.0))
 
     @property
+    def augments_by(self) -> Augmentation:
+        """`augmentation`, but "none" at `augment_step` 0, where text vectors are only centred."""
+        return "none" if self.augment_step == 0 else self.augmentation
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"text", "source"} if self.centre else {"text"})
 

@@ -216,6 +216,10 @@ class TestPorts:
             assert (crossed.bridge, augmented.bridge) == ("diffusion_bridge", "diffusion_bridge")
             assert augmented.conflict(crossed) is None
 
+    def test_says_what_it_augments_by(self) -> None:
+        assert self.check().augments_by == "diffusion"
+        assert self.check(augment_step=0).augments_by == "none", "texts are only centred"
+
     @pytest.mark.parametrize(
         ("source", "text", "reason"),
         [
