@@ -67,7 +67,7 @@ def test_captions_interrupted_at_one_batch_size_go_on_at_another(
 
 def test_two_bridges_of_one_type_are_two_rows(call: Call, world: Path) -> None:
     bridges = "gap.bridges=[mean_shift, {type: mean_shift, frame: centred}]"
-    rows = call("gap", world, "--json", "--set", bridges).json["rows"]
+    rows = call("gap", world, "--no-report", "--json", "--set", bridges).json["rows"]
     assert [row["fields"] for row in rows] == ["frame=text", "frame=centred"]
     assert not any(name.endswith("_std") for row in rows for name in row)
 
@@ -109,8 +109,8 @@ def test_captions_are_never_judged_on_the_training_items(call: Call, world: Path
 
 def test_splits_of_the_training_source_ignore_a_test_source(call: Call, world: Path) -> None:
     splits = ("--set", "gap.fit=18", "--set", "gap.seeds=[0,1]")
-    with_test = call("gap", world, "--json", *splits).json
-    without = call("gap", world, "--json", *splits, "--set", "data.test=null").json
+    with_test = call("gap", world, "--no-report", "--json", *splits).json
+    without = call("gap", world, "--no-report", "--json", *splits, "--set", "data.test=null").json
     assert with_test["rows"] == without["rows"]
 
 
@@ -125,7 +125,7 @@ def test_each_split_measures_its_own_texts(call: Call, world: Path) -> None:
         "--set",
         "data.test=null",
     )
-    first, second = call("gap", world, "--json", *sets).json["runs"]
+    first, second = call("gap", world, "--no-report", "--json", *sets).json["runs"]
     assert first["unpaired_cosine"] != second["unpaired_cosine"]
 
 

@@ -152,12 +152,23 @@ def test_caption_and_load_use_a_run_alone(call: Call, world: Path, tmp_path: Pat
 
 
 def test_gap_prints_a_row_a_bridge(call: Call, world: Path) -> None:
-    result = call("gap", world, "--json", "--set", "gap.bridges=[identity, mean_shift]")
+    result = call("gap", world, "--no-report", "--json", "--set", "gap.bridges=[identity, mean_shift]")
     assert result.code == 0, result.err
     rows = {row["bridge"]: row for row in result.json["rows"]}
     assert rows["mean_shift"]["gap_norm"] < rows["identity"]["gap_norm"]
     assert result.json["all_pairs"]["n"] == 9
-    split = call("gap", world, "--json", "--set", "gap.fit=18", "--set", "gap.seeds=[0,1,2]", "--set", "data.test=null")
+    split = call(
+        "gap",
+        world,
+        "--no-report",
+        "--json",
+        "--set",
+        "gap.fit=18",
+        "--set",
+        "gap.seeds=[0,1,2]",
+        "--set",
+        "data.test=null",
+    )
     assert split.json["rows"][0]["splits"] == [0, 1, 2]
     assert "gap_norm_std" in split.json["rows"][0]
 

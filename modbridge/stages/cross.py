@@ -57,7 +57,7 @@ def text_statistics(session: Session, cell: Cell, split: Split | None = None) ->
     return session.remember(f"text statistics {key} {rows and rows.name}", make)
 
 
-def _where(cell: Cell, split: Split | None) -> str:
+def held_out_from(cell: Cell, split: Split | None) -> str:
     """The source that held-out items come from."""
     return "train" if split is not None or cell.config.data.test is None else "test"
 
@@ -65,7 +65,7 @@ def _where(cell: Cell, split: Split | None) -> str:
 def held_out(session: Session, cell: Cell, split: Split | None = None) -> tuple[Embeddings, Embeddings]:
     """The held-out items' vectors and those of their paired captions (evaluate.caption), row by row."""
     modality = cell.config.data.train.modality
-    where = _where(cell, split)
+    where = held_out_from(cell, split)
     source = embeddings(session, cell, where, modality)
     if split:
         source = split.test.of(source)
@@ -85,7 +85,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     """The held-out vectors across `bridge` (the cell's own by default)."""
     config = bridge or cell.config.bridge
     modality = cell.config.data.train.modality
-    where = _where(cell, split)
+    where = held_out_from(cell, split)
     number = cell.config.evaluate.caption
     source, text = held_out(session, cell, split)
     names = [split.fit.name, split.test.name] if split else None

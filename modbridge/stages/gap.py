@@ -3,57 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.config.blocks import check_block
 from modbridge.config.kinds import BridgeConfig
 from modbridge.config.pipeline import dump
+from modbridge.config.sweep import gap_bridges
+from modbridge.cost import cost_of
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.geometry import Statistics
 from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosine
 from modbridge.stages.cross import Split, held_out
-from modbridge.stages.fit_bridge import Rows
-from modbridge.stages.score import measured, require_texts
+from modbridge.stages.fit_bridge import Rows, fitted_bridge
+from modbridge.stages.gap_measures import GapMeasures, gap_measures
+from modbridge.stages.score import require_texts
+from modbridge.stages.similarity import similarity
 from modbridge.tables import Row, summarise
 
+BEFORE = "identity"
 
-def gap(session: Session, experiment: Experiment) -> dict[str, Any]:
-    """{"rows": one row a bridge, "all_pairs": the figures of the whole held-out set without a bridge}."""
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table: a bridge of one cell. `measures`: by split, None where there is only the test source."""
+
+    cell: Cell
+    bridge: BridgeConfig
+    row: Row
+    runs: list[Row]
+    measures: list[tuple[Split | None, GapMeasures]]
+
+
+@dataclass(frozen=True)
+class GapResult:
+    """`entries`: the table. `all_pairs`: the figures of the whole held-out set without a bridge. `similarity`: table 1
+    of Diffusion Bridge, by `gap.similarity`; `notes` say what could not be had."""
+
+    entries: list[Entry]
+    all_pairs: dict[str, float]
+    similarity: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [entry.row for entry in self.entries]
+
+    def to_json(self) -> dict[str, Any]:
+        runs = [run for entry in self.entries for run in entry.runs]
+        found: dict[str, Any] = {"rows": self.rows, "runs": runs, "all_pairs": self.all_pairs}
+        return found | ({"similarity": self.similarity, "notes": self.notes} if self.similarity else {})
+
+
+def gap(session: Session, experiment: Experiment) -> GapResult:
+    """Measure every bridge of every cell."""
     experiment.require_paths()
     for cell in experiment.cells:
         require_texts(cell)
-    rows: list[Row] = []
+    entries: list[Entry] = []
+    tables: list[Row] = []
+    notes: dict[str, None] = {}
     for cell in experiment.cells:
-        for bridge in cell.config.gap.bridges or [cell.config.bridge]:
-            for seed, split in splits(session, cell):
-                name: Row = {**cell.varied, "cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs)}
-                if fields := told_apart(bridge, cell.config.gap.bridges):
-                    name["fields"] = fields
-                if split is not None:
-                    name["split"] = seed
-                columns = measured(session, cell, bridge, split)
-                if not columns:
-                    raise DataError("the gap is measured on single vectors of at least two held-out items.")
-                rows.append({**name, **columns})
-    table = summarise(rows, "split")
-    return {"rows": table, "runs": rows, "all_pairs": whole(session, experiment.first)}
+        found = _entries(session, cell, {entry.measures[0][1].key for entry in entries if is_before(entry)})
+        entries += found
+        if cell.config.gap.similarity:
+            rows, told = _similarity(session, cell, found)
+            tables += rows
+            notes |= dict.fromkeys(told)
+    return GapResult(entries, whole(session, experiment.first), tables, list(notes))
+
+
+def is_before(entry: Entry) -> bool:
+    return entry.bridge.type == BEFORE
+
+
+def _entries(session: Session, cell: Cell, before: set[str]) -> list[Entry]:
+    """The rows of one cell. `before`: keys of rows without a bridge that the table has already."""
+    bridges = gap_bridges(cell.config)
+    entries = [_entry(session, cell, bridge, bridges) for bridge in bridges]
+    if cell.config.gap.bridges or any(map(is_before, entries)):
+        return entries
+    first = before_entry(session, cell)
+    if first is None:
+        return entries
+    known = before | {entries[0].measures[0][1].key}  # of captions' own vectors (evaluate.input) every row is the same
+    return entries if first.measures[0][1].key in known else [first, *entries]
+
+
+def before_entry(session: Session, cell: Cell) -> Entry | None:
+    """The row without a bridge; None where the plugin that brings `identity` is switched off."""
+    none = check_block("bridge", BEFORE, session.plugins.registry, "", [])
+    return _entry(session, cell, none, []) if isinstance(none, BridgeConfig) else None
+
+
+def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> Entry:
+    varied = cell.varied if bridge in others else {k: v for k, v in cell.varied.items() if not k.startswith("bridge")}
+    name: Row = {**varied, "cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs)}
+    if fields := told_apart(bridge, others):
+        name["fields"] = fields
+    measures, runs = [], []
+    for seed, split in splits(session, cell):
+        found = gap_measures(session, cell, bridge, split)
+        measures.append((split, found))
+        runs.append({**name, **({} if split is None else {"split": seed}), **found.columns})
+    (row,) = summarise(runs, "split")
+    if cell.config.gap.cost:
+        # Timed anew at every call, and of one split: nothing that is kept or compared depends on it.
+        split = measures[0][0]
+        source = held_out(session, cell, split)[0]
+        fitted = fitted_bridge(session, cell, bridge, split.fit if split else None)
+        row |= cost_of(fitted.bridge, source, cell.config.seed).columns()
+    return Entry(cell, bridge, row, runs, measures)
+
+
+def _name(row: Row) -> dict[str, str]:
+    return {column: row[column] for column in ("bridge", "fields") if column in row}
+
+
+def _similarity(session: Session, cell: Cell, entries: Sequence[Entry]) -> tuple[list[Row], list[str]]:
+    """The similarity table of one cell, means over its splits."""
+    bridges = [(_name(entry.row), entry.bridge) for entry in entries]
+    tables = [(seed, similarity(session, cell, bridges, split)) for seed, split in splits(session, cell)]
+    rows = []
+    for members in zip(*(table.rows for _, table in tables), strict=True):
+        named = [
+            {"cell": cell.label, **({} if len(tables) == 1 else {"split": seed}), **row}
+            for (seed, _), row in zip(tables, members, strict=True)
+        ]
+        rows += summarise(named, "split")
+    return rows, list(dict.fromkeys(note for _, table in tables for note in table.notes))
 
 
 def told_apart(bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> str:
     """The fields in which a bridge differs from others of its type in one table: "start_step=300"; "" if alone."""
-    own = _leaves(dump(bridge))
-    alike = [_leaves(dump(other)) for other in others if other.type == bridge.type]
+    own = leaves(dump(bridge))
+    alike = [leaves(dump(other)) for other in others if other.type == bridge.type]
     differing = [name for name in own if any(leaves.get(name) != own[name] for leaves in alike)]
     return ", ".join(f"{name}={own[name]}" for name in differing)
 
 
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {path: tree}
-    return {k: v for name, item in tree.items() for k, v in _leaves(item, f"{path}.{name}".lstrip(".")).items()}
+    return {k: v for name, item in tree.items() for k, v in leaves(item, f"{path}.{name}".lstrip(".")).items()}
 
 
 def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:
