@@ -19,6 +19,7 @@ from modbridge.config.kinds import (
 from modbridge.config.reported import ReportedConfig
 from modbridge.config.selection import metric_column
 from modbridge.errors import ConfigError, Problem
+from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
 from modbridge.plugins.registry import Registry
 from modbridge.tables import MEASURED
 
@@ -161,7 +162,9 @@ def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[P
     values = {name: value for name, value in tree.items() if name not in LOADER_FIELDS}
     config: PipelineConfig | None = _check_section(PipelineConfig, values, "", registry, problems)
     if config is not None and config.reported is not None:
-        problems += config.reported.problems(MEASURED | {name for m in config.metrics for name in m.columns})
+        problems += config.reported.problems(
+            MEASURED | GAP_COLUMNS | {name for m in config.metrics for name in m.columns}
+        )
     if config is not None and config.selects_with_pairs:
         try:
             metric_column(config.selected_by, config.metrics, registry)
