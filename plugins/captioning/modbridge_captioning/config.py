@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import DecoderConfig
@@ -29,7 +29,11 @@ class Block(BaseModel):
 class FreshLm(Block):
     """A GPT-2 with random weights, to be trained from nothing; the fields are those of transformers' `GPT2Config`.
 
-    `n_positions` is ours (GPT-2: 1024): room for the prefix and a caption. Dropout is GPT-2's.
+    `n_layer`: transformer blocks. `n_head`: attention heads of each. `n_embd`: width of the embeddings.
+    `n_positions`: room for prefix and caption together; 64 is ours (GPT-2: 1024).
+    `n_inner`: width inside a block's feed-forward part; None is 4 * n_embd.
+    `resid_pdrop`: dropout behind each part of a block. `embd_pdrop`: dropout of the embeddings.
+    `attn_pdrop`: dropout of the attention weights. All three are GPT-2's.
     """
 
     n_layer: Count
@@ -51,19 +55,48 @@ class FreshLm(Block):
 
 
 class MlpMapper(Block):
-    """Vector -> prefix by Linear, Tanh, Linear (ClipCap's MLP, as in C3 and Diffusion Bridge).
+    """Vector -> prefix by Linear, Tanh, Linear (ClipCap's MLP, as in C3's and Diffusion Bridge's code).
 
-    `hidden`: None is the authors' prefix_length * n_embd / 2.
+    `type`: the mapper's name. `hidden`: width between the layers; None is the authors' prefix_length * n_embd / 2.
     """
 
-    type: Literal["mlp"] = "mlp"
+    type: Literal["mlp"]
     hidden: Count | None = None
+
+
+class SoftPromptMapper(Block):
+    """Vector -> prefix as the paper of Diffusion Bridge words it, known to us second-hand: a linear projection to the
+    LM's width (512 to 768), a projector of two fully connected layers with hidden width 768, and 10 learnable soft
+    prompts. (The authors' code has none of it, but `mlp`.)
+
+    Ours, since no source says: the projector gives `prefix_length` vectors, its activation is Tanh (as in `mlp`), the
+    prompts stand behind them, where they can attend to them, and begin like GPT-2's embeddings (standard deviation
+    .02).
+
+    `type`: the mapper's name. `hidden`: width between the projector's layers; None is the LM's width, which is the
+    paper's 768 for GPT-2.
+    `prompts`: how many soft prompts follow the `prefix_length` vectors.
+    """
+
+    type: Literal["soft_prompt"]
+    hidden: Count | None = None
+    prompts: Count = 10
+
+
+def _word_alone(value: Any) -> Any:
+    """A bare word stands for the block that holds nothing else."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+Mapper = Annotated[MlpMapper | SoftPromptMapper, Field(discriminator="type"), BeforeValidator(_word_alone)]
 
 
 class Generate(Block):
     """How captions are written. One beam is greedy search, the authors' own (`generate2` filters, then takes the best).
 
-    `max_new_tokens`: 39 is the authors'. `stop`: a token that ends the caption and stays in it; the authors' is ".".
+    `num_beams`: 1 is greedy search; 5 is CapDec's and ViECap's beam search. `max_new_tokens`: 39 is the authors'.
+    `stop`: a token that ends the caption and stays in it, with or without a space before it; the authors' is "."
+    (without one only).
     `length_penalty`: exponent of the length a beam's log-probability is divided by.
     """
 
@@ -108,8 +141,14 @@ class PrefixLmConfig(DecoderConfig):
     `lm`: a Hugging Face id or local folder of a causal language model, or the shape of a fresh GPT-2.
     `tokenizer`: None for the LM's own; an id or folder; "words" for the words of the training captions (fresh LM only).
     `train_lm`: "full" tunes the LM with the mapper (the authors'), "frozen" trains the mapper alone.
-    `end_of_sentence`: teach the end-of-text token after every caption (ours; the authors teach none and stop at ".").
-    `epochs`, or `steps` in its place. `warmup`: steps, but never more than a tenth of all (the bound is ours).
+    `mapper`: makes prefix vectors of a vector. `prefix_length`: how many.
+    `end_of_sentence`: what training says of the end of a caption. "taught" (ours): the end-of-text token follows every
+    caption. "stop": nothing, so that only `generate.stop` ends one. "authors": as "stop", and token 0 (GPT-2's "!") is
+    left out of the loss, because the authors' padding is written as 0.
+    `epochs`: passes over the captions, each leaving out the last, short batch. `steps`: optimiser steps, in place of
+    `epochs`. `batch_size`: captions a step.
+    `lr`: AdamW's highest learning rate. `weight_decay`: AdamW's. `schedule`: how the rate falls after the warm-up.
+    `warmup`: steps over which the rate rises, but never more than a tenth of all (the bound is ours).
     `clip`: largest gradient norm; the authors' code has none.
     `max_tokens`: longer captions are cut; None is the authors' min(mean + 10 standard deviations, longest).
     `precision`: of the matrix products; weights stay float32. (The authors' is float16; ours float32.)
@@ -119,10 +158,10 @@ class PrefixLmConfig(DecoderConfig):
     type: Literal["prefix_lm"] = "prefix_lm"
     lm: Annotated[Annotated[str, Tag("name")] | Annotated[FreshLm, Tag("fresh")], Discriminator(_lm_form)] = "gpt2"
     tokenizer: str | None = None
-    mapper: MlpMapper = MlpMapper()
+    mapper: Mapper = MlpMapper(type="mlp")
     prefix_length: Count = 10
     train_lm: Literal["full", "frozen"] = "full"
-    end_of_sentence: bool = True
+    end_of_sentence: Literal["taught", "stop", "authors"] = "taught"
     epochs: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 10.0
     steps: Count | None = None
     batch_size: Count = 40
@@ -148,9 +187,10 @@ class PrefixLmConfig(DecoderConfig):
             raise ValueError("a fresh lm has no tokenizer of its own: set tokenizer to 'words', or to an id or folder")
         if fresh and self.train_lm == "frozen":
             raise ValueError("train_lm 'frozen' keeps a fresh lm at its random weights: set train_lm to 'full'")
-        if not self.end_of_sentence and self.generate.stop is None:
+        if self.end_of_sentence != "taught" and self.generate.stop is None:
             raise ValueError(
-                "without end_of_sentence nothing says where a caption ends: set generate.stop (the authors' is '.')"
+                f"end_of_sentence {self.end_of_sentence!r} teaches no end of a caption: set generate.stop (the "
+                f"authors' is '.')"
             )
         if isinstance(self.lm, FreshLm):
             self.require_positions(self.lm.n_positions)
@@ -165,17 +205,24 @@ class PrefixLmConfig(DecoderConfig):
                 fields[name] = _folder_hash(Path(value).expanduser())
         return fields
 
+    @property
+    def prompts(self) -> int:
+        """How many soft prompts stand between the prefix and the caption."""
+        return self.mapper.prompts if isinstance(self.mapper, SoftPromptMapper) else 0
+
     def require_positions(self, positions: int | None) -> None:
-        """Raise ValueError unless the prefix and the longest caption have room in a LM of so many positions."""
+        """Raise ValueError unless prefix, soft prompts and the longest caption have room in a LM of so many
+        positions."""
+        before = self.prefix_length + self.prompts
+        parts = f"prefix_length {self.prefix_length}" + (f", mapper.prompts {self.prompts}" if self.prompts else "")
         for name, tokens in (
             ("generate.max_new_tokens", self.generate.max_new_tokens),
             ("max_tokens", self.max_tokens),
         ):
-            if positions is not None and tokens is not None and self.prefix_length + tokens > positions:
+            if positions is not None and tokens is not None and before + tokens > positions:
                 raise ValueError(
-                    f"prefix_length {self.prefix_length} and {name} {tokens} take {self.prefix_length + tokens} "
-                    f"positions, and the language model has {positions}: lower {name}"
-                    + (" or raise lm.n_positions" if isinstance(self.lm, FreshLm) else "")
+                    f"{parts} and {name} {tokens} take {before + tokens} positions, and the language model has "
+                    f"{positions}: lower {name}" + (" or raise lm.n_positions" if isinstance(self.lm, FreshLm) else "")
                 )
 
     def check(self, port: Port) -> None:

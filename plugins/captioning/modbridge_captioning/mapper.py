@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from modbridge_captioning.config import MlpMapper
+from modbridge_captioning.config import MlpMapper, SoftPromptMapper
+
+_PROMPT_STD = 0.02  # of GPT-2's own embeddings when they begin
 
 
 class TanhMapper(torch.nn.Module):
@@ -25,6 +27,26 @@ class TanhMapper(torch.nn.Module):
         return prefix.view(-1, self.length, self.width)
 
 
-def build_mapper(config: MlpMapper, *, dim: int, length: int, width: int) -> torch.nn.Module:
+class SoftPrompts(torch.nn.Module):
+    """The paper's adapter (Diffusion Bridge; second-hand, see `SoftPromptMapper` for what of it is ours).
+
+    (B, `dim`) -> (B, `length` + `prompts`, `width`): the projected vector as `length` input embeddings, then the soft
+    prompts, which are the same for every vector.
+    """
+
+    def __init__(self, dim: int, length: int, width: int, hidden: int, prompts: int) -> None:
+        super().__init__()
+        self.projection = torch.nn.Linear(dim, width)
+        self.projector = TanhMapper(width, length, width, hidden)
+        self.prompts = torch.nn.Parameter(torch.randn(prompts, width) * _PROMPT_STD)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        prefix = self.projector(self.projection(x))
+        return torch.cat([prefix, self.prompts.to(prefix.dtype).expand(len(prefix), -1, -1)], dim=1)
+
+
+def build_mapper(config: MlpMapper | SoftPromptMapper, *, dim: int, length: int, width: int) -> torch.nn.Module:
     """The mapper that `config` describes, with weights from torch's current random state."""
+    if isinstance(config, SoftPromptMapper):
+        return SoftPrompts(dim, length, width, config.hidden or width, config.prompts)
     return TanhMapper(dim, length, width, config.hidden or max(1, length * width // 2))

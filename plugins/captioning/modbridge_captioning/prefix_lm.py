@@ -1,8 +1,8 @@
 """The prefix language-model decoder: a vector becomes the first embeddings of a causal LM, which writes the caption.
 
 ClipCap's decoder as CapDec, C3 and Diffusion Bridge train it on text vectors alone (Diffusion Bridge,
-image_captioning/src/models/decoder.py). Unlike the authors' code it teaches the end of a caption, and ignores padding
-by an index that is no token's (theirs is 0, GPT-2's "!", which their models therefore never learn).
+image_captioning/src/models/decoder.py). Unless asked otherwise (`end_of_sentence`) it teaches the end of a caption, and
+ignores padding by an index that is no token's (the authors' is 0, GPT-2's "!", which their models never learn).
 """
 
 from __future__ import annotations
@@ -154,21 +154,14 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
             raise DataError(f"{len(targets)} captions for {len(vectors)} text vectors; expected one each.")
         if isinstance(config.lm, FreshLm) and config.tokenizer == WORDS:
             self._begin_afresh(config.lm, learn_words(targets))
-        lm, tokenizer = self._ready()
+        _, tokenizer = self._ready()
         self._ends(tokenizer)
-        captions = Captions.encode(targets, keys, tokenizer, config.max_tokens)
-        limit = positions(lm)
-        if limit is not None:
-            captions.require_room(limit, config.prefix_length, targets, keys)
+        captions = self._encoded(targets, keys)
         fitting.log(fit="prefix_lm", vocabulary=len(tokenizer), longest=int(captions.lengths.max()), cut=captions.cut)
 
         def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
-            # A bridge gives inference tensors, which autograd refuses; their clones are plain ones.
-            x = vectors.batch(rows.tolist(), epoch).to(self.device, torch.float32).clone()
-            batch = captions.batch(rows, teach_end=config.end_of_sentence).to(self.device)
-            with self._precision():
-                each = self._losses(lm, self.mapper(x), batch)
-            return each.sum() / (batch.labels != IGNORED).sum()
+            each, asked = self._caption_losses(vectors, captions, rows, epoch)
+            return each.sum() / asked.clamp_min(1)
 
         batches = Batches(len(captions), config.batch_size, fitting.seed)
         steps = config.steps or batches.steps(config.epochs)
@@ -187,7 +180,21 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
             fitting=fitting,
             schedule=warmup_then(config.schedule, min(config.warmup, steps // 10), steps),
             clip=config.clip,
+            judge=fitting.judge,
         )
+
+    def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
+        """The mean cross-entropy of the tokens of `targets` (N texts) given their vectors (N, D), over all tokens that
+        training asks for. Raises DataError as `fit` does."""
+        captions = self._encoded(targets, vectors.embeddings.keys)
+        sums = []
+        with torch.no_grad():
+            for start in range(0, len(captions), self.config.batch_size):
+                rows = torch.arange(start, min(start + self.config.batch_size, len(captions)))
+                each, asked = self._caption_losses(vectors, captions, rows, 0)
+                sums.append(torch.stack([each.sum(), asked.float()]))
+        loss, count = torch.stack(sums).cpu().double().sum(0).tolist()
+        return float(loss / max(count, 1))
 
     def decode_batch(
         self, bridged: torch.Tensor, source: torch.Tensor | None, keys: Sequence[str], seed: int
@@ -233,7 +240,31 @@ class PrefixLmDecoder(Decoder[PrefixLmConfig]):
         """The prefixes of vectors (B, D), flattened: (B, prefix_length * width)."""
         with self._precision():
             prefix: torch.Tensor = self.mapper(x)
-        return prefix.float().flatten(1)
+        return prefix[:, : self.config.prefix_length].float().flatten(1)  # soft prompts are the same for all
+
+    def _encoded(self, texts: Sequence[str], keys: Sequence[str]) -> Captions:
+        """Captions as tokens, all of which have room behind the prefix."""
+        lm, tokenizer = self._ready()
+        captions = Captions.encode(texts, keys, tokenizer, self.config.max_tokens)
+        limit = positions(lm)
+        if limit is not None:
+            captions.require_room(limit, self.config.prefix_length + self.config.prompts, texts, keys)
+        return captions
+
+    def _caption_losses(
+        self, vectors: TextVectors, captions: Captions, rows: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropies (B, L + 1) of the captions `rows` (int64 (B,)), 0 where none is asked for, and how many are
+        asked for, a scalar tensor."""
+        lm, _ = self._ready()
+        # A bridge gives inference tensors, which autograd refuses; their clones are plain ones.
+        x = vectors.batch(rows.tolist(), epoch).to(self.device, torch.float32).clone()
+        ends = self.config.end_of_sentence
+        ignored = 0 if ends == "authors" else None
+        batch = captions.batch(rows, teach_end=ends == "taught", ignored=ignored).to(self.device)
+        with self._precision():
+            each = self._losses(lm, self.mapper(x), batch)
+        return each, (batch.labels != IGNORED).sum()
 
     def _losses(self, lm: PreTrainedModel, prefix: torch.Tensor, batch: CaptionBatch) -> torch.Tensor:
         """Cross-entropy of each label (B, L + 1), 0 where it is ignored, behind `prefix` (B, P, E)."""

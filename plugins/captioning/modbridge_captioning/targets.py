@@ -99,14 +99,17 @@ class Captions:
                 f"{positions - prefix} to cut captions, or leave this one out."
             )
 
-    def batch(self, rows: torch.Tensor, *, teach_end: bool) -> CaptionBatch:
-        """The captions `rows` (int64 (B,)), padded to the longest of them."""
+    def batch(self, rows: torch.Tensor, *, teach_end: bool, ignored: int | None = None) -> CaptionBatch:
+        """The captions `rows` (int64 (B,)), padded to the longest of them. `ignored`: a token that is read but never
+        asked for."""
         lengths = self.lengths[rows]
         column = torch.arange(int(lengths.max()) + 1)
         there = column < lengths[:, None]
         index = (self.starts[rows][:, None] + column).clamp(max=len(self.flat) - 1)
         tokens = self.flat[index].long().masked_fill(~there, self.end)
         labels = tokens.masked_fill(~there, IGNORED)
+        if ignored is not None:
+            labels = labels.masked_fill(labels == ignored, IGNORED)
         if teach_end:
             labels[(column == lengths[:, None]) & self.whole[rows][:, None]] = self.end
         return CaptionBatch(tokens[:, :-1], there[:, :-1].long(), labels)

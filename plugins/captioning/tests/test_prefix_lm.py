@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -32,7 +33,7 @@ from transformers import (
 )
 
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError, SetupError
-from modbridge.interfaces import BuildContext, TextVectors
+from modbridge.interfaces import BuildContext, Judge, TextVectors
 from modbridge.spaces import Embeddings
 from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port
 from modbridge.testing.fitting import Interrupted
@@ -169,24 +170,81 @@ def test_gpt2_tokens_exclamation_mark_and_end_included(requires_data: Path, tmp_
     assert texts(decoder, 4) == captions
 
 
-def test_first_loss_is_the_cross_entropy_of_tokens_and_end(lm: Path) -> None:
-    block = on(lm, steps=1, batch_size=len(CAPTIONS))
-    decoder: Any = build("decoder", block)
-    fitting = Quick()
-    prefixes = numpy_prefix(decoder, toy_embeddings(len(CAPTIONS)).values, 3)
-    decoder.fit(vectors(len(CAPTIONS)), CAPTIONS, fitting)
-
+def token_losses(lm: Path, prefixes: torch.Tensor, captions: Sequence[str], *, end: bool) -> list[tuple[int, float]]:
+    """(token, its cross-entropy) in float64, one caption after the other: no padding, no mask."""
     model = AutoModelForCausalLM.from_pretrained(lm).double().eval()
     tokenizer = AutoTokenizer.from_pretrained(lm)
     losses = []
-    for prefix, caption in zip(prefixes, CAPTIONS, strict=True):  # one by one: no padding, no mask
-        ids = [*tokenizer(caption)["input_ids"], tokenizer.eos_token_id]
-        inputs = torch.cat([prefix, model.get_input_embeddings()(torch.tensor(ids[:-1]))])
+    for prefix, caption in zip(prefixes, captions, strict=True):
+        ids = tokenizer(caption)["input_ids"] + ([tokenizer.eos_token_id] if end else [])
+        inputs = torch.cat([prefix, model.get_input_embeddings()(torch.tensor(ids[:-1], dtype=torch.long))])
         with torch.inference_mode():
-            logits = model(inputs_embeds=inputs[None]).logits[0, 2:].numpy()
+            logits = model(inputs_embeds=inputs[None]).logits[0, len(prefix) - 1 :].numpy()
         for row, token in zip(logits, ids, strict=True):
-            losses.append(np.log(np.exp(row - row.max()).sum()) + row.max() - row[token])
-    assert fitting.logged[-1]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+            losses.append((token, float(np.log(np.exp(row - row.max()).sum()) + row.max() - row[token])))
+    return losses
+
+
+@pytest.mark.parametrize("ends", ["taught", "stop", "authors"])
+def test_first_loss_is_the_cross_entropy_of_what_is_asked_for(lm: Path, ends: str) -> None:
+    block = on(lm, steps=1, batch_size=len(CAPTIONS), end_of_sentence=ends)
+    block["generate"] = {"max_new_tokens": 9, "stop": "."}
+    decoder: Any = build("decoder", block)
+    fitting = Quick()
+    prefixes = numpy_prefix(decoder, toy_embeddings(len(CAPTIONS)).values, 3)
+    held_out = decoder.text_loss(vectors(len(CAPTIONS)), CAPTIONS)
+    decoder.fit(vectors(len(CAPTIONS)), CAPTIONS, fitting)
+
+    losses = token_losses(lm, prefixes, CAPTIONS, end=ends == "taught")
+    assert sum(token == 0 for token, _ in losses) > 5  # "a", which the authors' padding hides as it does GPT-2's "!"
+    expected = np.mean([loss for token, loss in losses if token != 0 or ends != "authors"])
+    assert fitting.logged[-1]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert held_out == pytest.approx(expected, rel=1e-5)
+
+
+def test_held_out_loss_is_a_mean_over_tokens_whatever_the_batches(lm: Path) -> None:
+    captions = CAPTIONS[:7]
+    block = on(lm, batch_size=3)
+    decoder: Any = build("decoder", block)
+    losses = token_losses(lm, numpy_prefix(decoder, toy_embeddings(7).values, 3), captions, end=True)
+    expected = np.mean([loss for _, loss in losses])
+    assert decoder.text_loss(vectors(7), captions) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(DataError, match="'text1' is empty"):
+        decoder.text_loss(vectors(2), ["a red", " "])
+
+
+def overfitted(fitting: MemoryFitting, block: dict[str, Any]) -> Any:
+    """Fitted on three captions and judged by the loss on others, which soon gets worse."""
+    decoder: Any = build("decoder", block)
+    judge = Judge("text_loss", lambda: decoder.text_loss(vectors(10), CAPTIONS), every=2)
+    fitting.judge = judge
+    decoder.fit(vectors(3), ["a red dog.", "a blue cat runs fast!", CAPTIONS[2]], fitting)
+    return decoder
+
+
+def test_the_weights_with_the_best_held_out_loss_are_kept(lm: Path) -> None:
+    block = on(lm, steps=30, batch_size=3, lr=2e-2)
+    fitting = Quick()
+    decoder = overfitted(fitting, block)
+    judged = [line for line in fitting.logged if line.get("select") == "text_loss"]
+    assert [line["step"] for line in judged] == [*range(2, 31, 2)]
+    best = min(judged, key=lambda line: line["value"])
+    assert best["step"] < 30
+    assert judged[-1]["best_step"] == best["step"]
+    assert decoder.text_loss(vectors(10), CAPTIONS) == best["value"] < judged[-1]["value"]
+
+
+def test_an_interrupted_selection_ends_with_the_same_bytes() -> None:
+    dropout = {**FRESH, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
+    block = {**TOY, "lm": dropout, "steps": 24, "batch_size": 3, "lr": 2e-2}
+    calm, broken = MemoryFitting(), MemoryFitting(stop_after=17)
+    straight = overfitted(calm, block).tensors()
+    with pytest.raises(Interrupted):
+        overfitted(broken, block)
+    resumed = overfitted(broken, block).tensors()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert calm.logged[-1] == broken.logged[-1]
+    assert calm.logged[-1]["best_step"] < 17  # the best weights were there before the interruption
 
 
 def test_frozen_lm_keeps_its_weights_and_only_the_mapper_is_kept(lm: Path) -> None:
@@ -256,9 +314,9 @@ def test_beams_and_their_scores_are_those_of_transformers(lm: Path) -> None:
         assert decoded.score == pytest.approx(float(found.sequences_scores[0]), abs=1e-4)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_batch_writes_what_single_items_do(lm: Path, beams: int) -> None:
-    block = on(lm, generate={"max_new_tokens": 9, "num_beams": beams})
+@pytest.mark.parametrize(("beams", "stop"), [(1, None), (3, None), (1, "blue"), (3, "dog.")])
+def test_a_batch_writes_what_single_items_do(lm: Path, beams: int, stop: str | None) -> None:
+    block = on(lm, generate={"max_new_tokens": 9, "num_beams": beams, "stop": stop})
     embeddings = toy_embeddings(20, shift=0.0)
     together: Any = build("decoder", block)
     alone: Any = build("decoder", {**block, "decode_batch_size": 1})
@@ -266,12 +324,57 @@ def test_a_batch_writes_what_single_items_do(lm: Path, beams: int) -> None:
     assert [d.text for d in first] == [d.text for d in second]
     assert [d.key for d in first] == list(embeddings.keys)
     assert len({d.text for d in first}) > 5
+    if stop:
+        assert {d.text.endswith(stop) for d in first} == {True, False}  # some stop early, so padding was at work
+        assert all(stop not in d.text.split()[:-1] for d in first)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.0, 2.0])
+def test_beam_search_with_a_stop_finds_the_best_of_all_captions(tmp_path: Path, penalty: float) -> None:
+    """Five tokens, at most four of them: with 64 beams nothing is pruned, so the search must find the best of all
+    captions that "." or the end-of-text token ends, or that are cut."""
+    lm = save_lm(tmp_path / "lm", names="a b c", seed=7)
+    search = {"num_beams": 64, "max_new_tokens": 4, "stop": ".", "length_penalty": penalty}
+    decoder: Any = build("decoder", on(lm, generate=search))
+    model = AutoModelForCausalLM.from_pretrained(lm).double().eval()
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    ends = {tokenizer.convert_tokens_to_ids("."), tokenizer.eos_token_id}
+    others = [i for i in range(len(tokenizer)) if i not in ends]
+    captions = [
+        (*begin, last)
+        for length in range(4)
+        for begin in itertools.product(others, repeat=length)
+        for last in (range(len(tokenizer)) if length == 3 else sorted(ends))
+    ]
+    embeddings = toy_embeddings(6, shift=0.0)
+    prefixes = numpy_prefix(decoder, embeddings.values, 3)
+    found = set()
+    for prefix, decoded in zip(prefixes, decoder.decode(embeddings), strict=True):
+        scores = {}
+        for ids in captions:
+            inputs = torch.cat([prefix, model.get_input_embeddings()(torch.tensor(ids[:-1], dtype=torch.long))])
+            with torch.inference_mode():
+                logs = model(inputs_embeds=inputs[None]).logits[0, 2:].log_softmax(1)
+            total = sum(float(log[token]) for log, token in zip(logs, ids, strict=True))
+            scores[ids] = total / len(ids) ** penalty
+        best = max(scores, key=scores.__getitem__)
+        assert decoded.text == tokenizer.decode([i for i in best if i != tokenizer.eos_token_id])
+        assert decoded.score == pytest.approx(scores[best], abs=1e-4)
+        found.add(len(best))
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+def test_captions_learnt_the_authors_way_end_at_the_full_stop(beams: int) -> None:
+    captions = [f"{caption.rstrip('.!?')}." for caption in CAPTIONS]
+    search = {"num_beams": beams, "max_new_tokens": 16, "stop": "."}
+    assert texts(fitted({**TOY, "end_of_sentence": "authors", "generate": search}, captions)) == captions
 
 
 def test_stop_ends_a_caption_and_stays_in_it() -> None:
     captions = ["a dog. a cat.", "a bird sings. it flies."]
     search = {"max_new_tokens": 16, "stop": "."}
-    decoder = fitted({**TOY, "end_of_sentence": False, "generate": search}, captions)
+    decoder = fitted({**TOY, "end_of_sentence": "stop", "generate": search}, captions)
     assert texts(decoder, 2) == ["a dog.", "a bird sings."]
 
 
@@ -302,6 +405,20 @@ def test_captions_are_cut_as_the_authors_do_and_the_cut_ones_end_nowhere() -> No
     assert batch.mask.sum(1).tolist() == [cap, 2]
     untaught = found.batch(torch.tensor([3]), teach_end=False)
     assert untaught.labels.tolist() == [[a, b, -100]]
+
+
+def test_gpt2_captions_are_plain_tokens_and_the_authors_lose_the_exclamation_mark(requires_data: Path) -> None:
+    files = requires_data / "lm" / "gpt2"
+    merges = [tuple(line.split()) for line in (files / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]]
+    tokenizer = GPT2TokenizerFast(vocab=json.loads((files / "encoder.json").read_text()), merges=merges)
+    captions = Captions.encode(["A cat!", "A cat."], ["0", "1"], tokenizer, None)
+    authors = captions.batch(torch.tensor([0, 1]), teach_end=False, ignored=0)
+    # GPT-2's own numbers of "A", " cat", "!" and ".": nothing before, nothing between, nothing behind.
+    assert authors.tokens.tolist() == [[32, 3797, 0], [32, 3797, 13]]
+    assert authors.labels.tolist() == [[32, 3797, -100, -100], [32, 3797, 13, -100]]
+    assert authors.mask.tolist() == [[1, 1, 1]] * 2  # read, though not asked for
+    taught = captions.batch(torch.tensor([0]), teach_end=True)
+    assert taught.labels.tolist() == [[32, 3797, 0, 50256]]
 
 
 # What it keeps
@@ -380,12 +497,15 @@ def test_artefact_without_its_files_or_with_other_tensors_is_refused(toy: Any, t
         ({"lm": "gpt2"}, "knows its own"),
         ({"tokenizer": None}, "no tokenizer of its own"),
         ({"train_lm": "frozen"}, "random weights"),
-        ({"end_of_sentence": False}, "generate.stop"),
+        ({"end_of_sentence": "stop"}, "generate.stop"),
         ({"lm": {**FRESH, "n_head": 3}}, "n_embd 32 is not divisible by n_head 3"),
         ({"lm": {**FRESH, "n_heads": 2}}, "did you mean 'n_head'"),
         ({"lm": {**FRESH, "n_positions": 12}}, "raise lm.n_positions"),
         ({"generate": {"length_penalty": 2.0}}, "num_beams"),
-        ({"mapper": {"type": "transformer"}}, "mlp"),
+        ({"end_of_sentence": "authors"}, "generate.stop"),
+        ({"mapper": {"type": "transformer"}}, "'mlp', 'soft_prompt'"),
+        ({"mapper": {"type": "mlp", "prompts": 3}}, "no such field"),
+        ({"mapper": "soft_prompt", "lm": {**FRESH, "n_positions": 28}}, "prompts 10 and generate.max_new_tokens 16"),
         ({"lr": float("nan")}, "lr"),
     ],
 )
@@ -478,6 +598,13 @@ def test_defaults_are_the_authors() -> None:
     assert (config.epochs, config.batch_size, config.lr, config.weight_decay) == (10, 40, 2e-5, 0.01)
     assert (config.warmup, config.schedule) == (5000, "linear")
     assert (config.generate.num_beams, config.generate.max_new_tokens) == (1, 39)
+    assert (config.mapper.type, config.end_of_sentence, config.generate.stop) == (
+        "mlp",
+        "taught",
+        None,
+    )  # the last: ours
+    authors = {"end_of_sentence": "authors", "generate": {"stop": "."}}
+    assert build_config("decoder", {"type": "prefix_lm", **authors}).end_of_sentence == "authors"
 
 
 def test_authors_mapper_has_their_size(tmp_path: Path) -> None:
@@ -491,6 +618,35 @@ def test_authors_mapper_has_their_size(tmp_path: Path) -> None:
         "mapper.layers.2.bias": (7680,),
     }
     assert math.isclose(sum(p.numel() for p in decoder.mapper.parameters()), 31.5e6, rel_tol=2e-3)
+
+
+def test_soft_prompts_have_the_papers_sizes(tmp_path: Path) -> None:
+    shape = {**FRESH, "n_embd": 768, "n_head": 12}
+    block = {**TOY, "lm": shape, "prefix_length": 10, "mapper": "soft_prompt"}
+    decoder: Any = build("decoder", block, ports={"text": toy_port(512)})
+    linear, projector, prompts = 512 * 768 + 768, (768 * 768 + 768) + (768 * 7680 + 7680), 10 * 768
+    assert sum(p.numel() for p in decoder.mapper.parameters()) == linear + projector + prompts == 6_898_176
+    assert decoder.mapper(torch.zeros(2, 512)).shape == (2, 20, 768)
+
+
+def test_soft_prompts_stand_behind_the_projected_vector() -> None:
+    block = {**TOY, "mapper": {"type": "soft_prompt", "prompts": 2, "hidden": 40}, "steps": 160, "lr": 1e-2}
+    decoder = fitted(block)
+    assert texts(decoder) == CAPTIONS
+    weights = {name: tensor.double().numpy() for name, tensor in decoder.tensors().items() if "mapper" in name}
+    x = toy_embeddings(4).values
+    y = x.double().numpy() @ weights["mapper.projection.weight"].T + weights["mapper.projection.bias"]
+    y = np.tanh(y @ weights["mapper.projector.layers.0.weight"].T + weights["mapper.projector.layers.0.bias"])
+    y = y @ weights["mapper.projector.layers.2.weight"].T + weights["mapper.projector.layers.2.bias"]
+    with torch.inference_mode():
+        prefix = decoder.mapper(x).double().numpy()
+        projected = decoder.project(x).double().numpy()
+    assert prefix.shape == (4, 5, FRESH["n_embd"])
+    np.testing.assert_allclose(prefix[:, :3].reshape(4, -1), y, atol=1e-4)
+    np.testing.assert_allclose(projected, y, atol=1e-4)  # without what is the same for every vector
+    assert (prefix[:, 3:] == weights["mapper.prompts"]).all()
+    fresh: Any = build("decoder", block)
+    assert not torch.equal(fresh.mapper.prompts.cpu(), decoder.mapper.prompts.cpu())
 
 
 def test_parameters_are_those_of_mapper_and_language_model(lm: Path) -> None:
