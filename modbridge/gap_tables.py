@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from modbridge.config.reported import ReportedConfig
 from modbridge.tables import HEADINGS as MAIN_HEADINGS
-from modbridge.tables import MEASURES, Row, cell_text, is_number, notes_of
+from modbridge.tables import MEASURES, Row, cell_text, is_number, notes_of, reported_notes
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def view(rows: Sequence[Row], group: Group) -> tuple[list[str], list[list[str]]]
     """Headings and cells of the group's columns, with what tells the rows apart before them."""
 
     def differs(column: str) -> bool:
-        return len({str(row.get(column)) for row in rows}) > 1
+        return len({str(row.get(column)) for row in rows if row.get("figures") != "reported"}) > 1
 
     varied = [column for row in rows for column in row if "." in column]
     names = ["bridge"] if varied else [*(["cell"] if differs("cell") else []), "bridge"]
@@ -148,16 +148,27 @@ def similarity_view(
         figures = told.get(row["row"], {})
         beside = [f"{figures[column]:.3f}" if column in figures else "-" for column in shown]
         cells.append([*head, *(cell_text(row, column) for column in columns), *beside])
-    notes = []
-    if reported is not None and shown:
-        notes.append(f"reported: {reported.source}; as printed there, not measured here")
-        if not reported.comparable:
-            notes.append("measured: in a toy world, not under the paper's conditions; not comparable")
+    notes = reported_notes(reported) if reported is not None and shown else []
     return ["", "pair", "", "bridge", *columns, *(f"{column}, reported" for column in shown)], cells, notes
 
 
 def _bridge(row: Row) -> str:
     return " ".join(filter(None, (row.get("bridge"), row.get("fields")))) or ""
+
+
+def _beside(rows: Sequence[Row], reported: ReportedConfig | None, group: Group) -> tuple[list[Row], list[str]]:
+    """The rows, under each what is reported of its cell or bridge in the group's columns; others' figures last."""
+    told = {} if reported is None else {n: f for n, f in reported.rows.items() if set(f) & set(group.columns)}
+    if reported is None or not told:
+        return list(rows), []
+    lines: list[Row] = []
+    for row in rows:
+        lines.append(row)
+        for name in (row.get("cell"), row["bridge"]):
+            if name in told:
+                lines.append({"bridge": f"{name}, reported", "figures": "reported", **told.pop(name)})
+    lines += [{"bridge": f"{name}, reported", "figures": "reported", **figures} for name, figures in told.items()]
+    return lines, reported_notes(reported)
 
 
 def tables(
@@ -170,9 +181,12 @@ def tables(
     every: bool = True,
 ) -> list[Table]:
     """Everything that is shown: the main table first; with `every` each group of measures has one of its own."""
-    found = [Table(MAIN.title, *view(rows, MAIN), notes_of(rows))]
-    groups = [*(MORE if every else ()), *([COST] if any("macs" in row for row in rows) else [])]
-    found += [Table(group.title, *view(rows, group), [group.note] if group.note else []) for group in groups]
+    groups = [MAIN, *(MORE if every else ()), *([COST] if any("macs" in row for row in rows) else [])]
+    found = []
+    for group in groups:
+        lines, told = _beside(rows, reported, group)
+        own = notes_of(rows) if group is MAIN else [group.note] if group.note else []
+        found.append(Table(group.title, *view(lines, group), [*own, *told]))
     if similarity:
         headings, cells, told = similarity_view(similarity, reported)
         title = "Mean cosines in the centred text space (Diffusion Bridge, table 1)"

@@ -123,10 +123,15 @@ def beside(rows: Sequence[Row], reported: ReportedConfig | None, name: str) -> t
         if label in left:
             shown.append({"row": label, "figures": "reported", **left.pop(label)})
     shown += [{"row": label, "figures": "reported", **figures} for label, figures in left.items()]
+    return shown, reported_notes(reported)
+
+
+def reported_notes(reported: ReportedConfig) -> list[str]:
+    """What stands under a table with reported figures."""
     notes = [f"reported: {reported.source}; as printed there, not measured here"]
     if not reported.comparable:
         notes.append("measured: in a toy world, not under the paper's conditions; not comparable with what is reported")
-    return shown, notes
+    return notes
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:

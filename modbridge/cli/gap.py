@@ -57,6 +57,7 @@ def command(
       modbridge gap my.yaml --set gap.sweep.start_step=[0,200,400,600] --out sweep
     """
     from modbridge.assembly.experiment import load_experiment
+    from modbridge.config.pipeline import dump
 
     experiment = load_experiment(config, state.plugins.registry, sets=sets, vary=vary, profile=profile)
     experiment.require_paths()
@@ -72,7 +73,8 @@ def command(
         _print(result, experiment.first.config.reported, every)
     report = None if folder is None else write_gap(session, experiment, result, folder)
     if as_json:
-        print_json({**result.to_json(), "report": None if report is None else str(report)})
+        reported = dump(experiment.first.config.reported)
+        print_json({**result.to_json(), "reported": reported, "report": None if report is None else str(report)})
     if report is not None:
         session.talk.say(f"report: {report}")
 
