@@ -33,6 +33,8 @@ def energy_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.shape != b.shape or a.ndim != 2 or len(a) < 2:
         raise DataError(f"found sets of shape {tuple(a.shape)} and {tuple(b.shape)}; expected two of (N, D), N >= 2.")
     x, y = a.cpu().double(), b.cpu().double()
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise DataError("found vectors with NaN or infinity; they have no distance. Embed them anew.")
     return (2 * _between(x, y) - _between(x, x) - _between(y, y)) / (len(x) * (len(x) - 1))
 
 

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from modbridge.distributions import Dimensions, energy_distance, separability
 from modbridge.errors import DataError
 from modbridge.geometry import Statistics, to_text_frame, unit
 from modbridge.measures import (
     centred,
+    cosine_counts,
     fit_mean,
     gap_norm,
     gap_row,
+    harmonic_mean,
     paired_cosine,
     recall_at,
     unpaired_cosine,
 )
+from modbridge.neighbours import hubs, nearest_cosine, occurrences
 
 
 def _random(rows, dim=8, seed=0):
@@ -204,3 +208,167 @@ def test_vectors_that_are_no_numbers_are_no_hits() -> None:
     broken[2] = torch.nan
     with pytest.raises(DataError, match="NaN"):
         recall_at(broken, torch.randn(5, 8))
+
+
+# --- beyond the mean
+
+
+def _t(x):
+    return torch.tensor(x)
+
+
+def test_energy_distance_is_the_unbiased_statistic_written_out():
+    a, b = _random(23, 4), _random(23, 4, seed=1) * 1.3 + 0.2
+    total, count = 0.0, 0
+    for i in range(23):
+        for j in range(23):
+            if i != j:
+                d = [np.linalg.norm(p - q) for p, q in ((a[i], b[j]), (a[j], b[i]), (a[i], a[j]), (b[i], b[j]))]
+                total += d[0] + d[1] - d[2] - d[3]
+                count += 1
+    assert energy_distance(_t(a), _t(b)) == pytest.approx(total / count)
+    assert energy_distance(_t(a), _t(a)) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(DataError, match="N >= 2"):
+        energy_distance(torch.ones(1, 4), torch.ones(1, 4))
+
+
+def test_energy_distance_agrees_with_scipy_in_one_dimension(monkeypatch):
+    from scipy.stats import energy_distance as scipy_distance
+
+    monkeypatch.setattr("modbridge.distributions.CELLS", 500)  # several pieces
+    a, b = _random(60, 1), _random(60, 1, seed=1) + 0.5
+    # scipy gives the root of the statistic that counts i = j too.
+    with_own = 60**2 * scipy_distance(a[:, 0], b[:, 0]) ** 2
+    own = 2 * np.abs(a - b).sum()
+    assert energy_distance(_t(a), _t(b)) == pytest.approx((with_own - own) / (60 * 59))
+
+
+def test_energy_distance_of_one_law_is_zero_on_average_even_between_partners():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        a = rng.normal(size=(12, 3))
+        found.append(energy_distance(_t(a), _t(0.9 * a + np.sqrt(1 - 0.81) * rng.normal(size=(12, 3)))))
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(300)
+    assert min(found) < 0 < max(found)
+
+
+@pytest.mark.parametrize("dim", [6, 80])  # fewer and more dimensions than rows
+def test_separability_is_a_ridge_classifier_judged_on_the_other_half(dim):
+    from sklearn.linear_model import RidgeClassifier
+
+    from modbridge.noise import key_hash
+
+    a, b = _random(40, dim), _random(40, dim, seed=1) + 0.25
+    keys = [f"item{i}" for i in range(40)]
+    order = sorted(range(40), key=lambda i: key_hash(keys[i]))
+    right = 0
+    for fit, test in ((order[0::2], order[1::2]), (order[1::2], order[0::2])):
+        x = _n(np.concatenate([a[fit], b[fit]]))
+        alpha = ((x - x.mean(0)) ** 2).sum() / dim
+        classifier = RidgeClassifier(alpha=alpha).fit(x, [1] * 20 + [0] * 20)
+        right += (classifier.predict(_n(a[test])) == 1).sum() + (classifier.predict(_n(b[test])) == 0).sum()
+    found = separability(_t(a), _t(b), keys)
+    assert found == pytest.approx(right / 80)
+    assert 0.5 < found < 1.0
+    shuffled = np.random.default_rng(3).permutation(40)
+    assert separability(_t(a[shuffled]), _t(b[shuffled]), [keys[i] for i in shuffled]) == pytest.approx(found)
+
+
+def test_separability_of_the_same_and_of_opposite_clouds():
+    a = _t(_random(20))
+    keys = [str(i) for i in range(20)]
+    assert separability(a, a, keys) == 0.5
+    assert separability(torch.ones(20, 3), torch.ones(20, 3), keys) == 0.5
+    assert separability(a + 50, a - 50, keys) == 1.0
+    assert separability(a[:3], a[:3] + 1, keys[:3]) is None
+    with pytest.raises(DataError, match="keys"):
+        separability(a, a, keys[:4])
+
+
+def test_hubness_agrees_with_sorting_and_with_scipy_s_skewness(monkeypatch):
+    from scipy.stats import skew
+
+    monkeypatch.setattr("modbridge.neighbours.CELLS", 300)
+    queries, gallery = _random(50), _random(50, seed=1) + 0.5
+    order = np.argsort(-(_n(queries) @ _n(gallery).T), axis=1)
+    tens, ones = (np.bincount(order[:, :k].flatten(), minlength=50) for k in (10, 1))
+    votes = occurrences(_t(queries), _t(gallery), (10, 1))
+    np.testing.assert_allclose(votes[10], tens)
+    np.testing.assert_allclose(votes[1], ones)
+    skewed, top = hubs(_t(queries), _t(gallery))
+    assert skewed == pytest.approx(skew(tens))
+    assert top == pytest.approx(ones.max() / 50)
+
+
+def test_equal_answers_share_their_votes():
+    gallery = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    votes = occurrences(torch.tensor([[2.0, 0]]).expand(6, 2), gallery, (1, 2, 9))
+    np.testing.assert_allclose(votes[1], [2, 2, 2, 0])
+    np.testing.assert_allclose(votes[2], [4, 4, 4, 0])
+    np.testing.assert_allclose(votes[9], [6, 6, 6, 6])
+    assert hubs(torch.ones(5, 3), torch.ones(7, 3)) == (0.0, pytest.approx(1 / 7))
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_the_nearest_of_a_centred_gallery(chunk):
+    x, gallery, mean = _random(9), _random(40, seed=1), _random(1, seed=2)[0] * 0.1
+    wanted = (_n(x) @ _n(_n(gallery) - mean).T).max(1)
+    np.testing.assert_allclose(nearest_cosine(_t(x), _t(gallery), _t(mean), chunk), wanted, atol=1e-12)
+
+
+def test_dimensions_agree_with_numpy():
+    a, b = _random(30) + np.arange(8), _random(30, seed=1)
+    x, y = _n(a), _n(b)
+    found = Dimensions.of(_t(a), _t(b))
+    shift = x.mean(0) - y.mean(0)
+    np.testing.assert_allclose(found.mean_shift, shift, atol=1e-12)
+    np.testing.assert_allclose(found.std_ratio, x.std(0, ddof=1) / y.std(0, ddof=1))
+    assert found.spread_ratio == pytest.approx(np.sqrt(x.var(0).sum() / y.var(0).sum()))
+    assert found.share_of_largest(3) == pytest.approx(np.sort(shift**2)[-3:].sum() / (shift**2).sum())
+    assert found.share_of_largest(99) == pytest.approx(1.0)
+    assert found.std_quantile(0.05) == pytest.approx(np.quantile(x.std(0) / y.std(0), 0.05))
+    assert float((found.mean_shift**2).sum() ** 0.5) == pytest.approx(gap_norm(_t(a), _t(b)))
+
+
+def test_dimensions_without_shift_or_spread_have_no_share():
+    same = Dimensions.of(_t(_random(5)), _t(_random(5)))
+    assert same.share_of_largest() is None
+    flat = Dimensions.of(torch.ones(5, 3), torch.ones(5, 3))
+    assert flat.spread_ratio is None
+    assert flat.std_quantile(0.5) is None
+
+
+def test_histograms_agree_with_numpy(monkeypatch):
+    monkeypatch.setattr("modbridge.measures.CELLS", 200)
+    a, b = _random(40), _random(40, seed=1)
+    cosines = _n(a) @ _n(b).T
+    paired, unpaired = cosine_counts(_t(a), _t(b), 20)
+    off = cosines[~np.eye(40, dtype=bool)]
+    np.testing.assert_array_equal(paired, np.histogram(np.diag(cosines), 20, (-1, 1))[0])
+    np.testing.assert_array_equal(unpaired, np.histogram(off, 20, (-1, 1))[0])
+    assert cosine_counts(_t(a), _t(a), 20)[0][-1] == 40  # a cosine of 1 falls into the last bin
+
+
+def test_the_harmonic_mean_needs_both():
+    import statistics
+
+    assert harmonic_mean(0.5, 0.7) == pytest.approx(statistics.harmonic_mean([0.5, 0.7]))
+    assert harmonic_mean(-0.1, 0.9) == harmonic_mean(0.4, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_no_measure_takes_vectors_that_are_no_numbers(value):
+    broken, whole = torch.ones(6, 3), torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    broken[1, 1] = value
+    keys = list("abcdef")
+    for measure in (
+        lambda: separability(broken, whole, keys),
+        lambda: hubs(whole, broken),
+        lambda: nearest_cosine(broken, whole, torch.zeros(3)),
+        lambda: Dimensions.of(whole, broken),
+        lambda: cosine_counts(broken, whole),
+        lambda: energy_distance(whole, broken),
+    ):
+        with pytest.raises(DataError, match="NaN"):
+            measure()
