@@ -169,8 +169,8 @@ def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str
     def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
         draw = epoch if draws == "fresh" else epoch % int(draws or 1)
         if draw not in kept:
-            while len(kept) >= room:
-                del kept[next(iter(kept))]
+            if len(kept) >= room:
+                kept.popitem()  # the newest: sets come round in turn, so the oldest is wanted first
             kept[draw] = bridge.augment(text, seed, draw).values
         return kept[draw][torch.as_tensor(rows)].clone()  # an inference tensor, which autograd refuses, until cloned
 
