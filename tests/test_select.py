@@ -270,9 +270,8 @@ class Forgetful(Decoder[Config]):
 
 @hookimpl
 def modbridge_components(register):
-    here = "modbridge_file_forgetful"
-    spec = ComponentSpec(kind="decoder", name="forgetful", config=f"{here}:Config", impl=f"{here}:Forgetful", summary="")
-    register(spec)
+    parts = {"config": "modbridge_file_forgetful:Config", "impl": "modbridge_file_forgetful:Forgetful"}
+    register(ComponentSpec(kind="decoder", name="forgetful", summary="", **parts))
 """
     )
     options = ("--plugin", plugin, "--set", "decoder=forgetful")
