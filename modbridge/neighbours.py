@@ -56,7 +56,7 @@ def hubs(queries: torch.Tensor, gallery: torch.Tensor, k: int = 10) -> tuple[flo
     return skewness(votes[k]), float(votes[1].max()) / len(queries)
 
 
-def nearest_cosine(x: torch.Tensor, gallery: torch.Tensor, mean: torch.Tensor, chunk: int = 65536) -> torch.Tensor:
+def nearest_cosine(x: torch.Tensor, gallery: torch.Tensor, mean: torch.Tensor, chunk: int = 16384) -> torch.Tensor:
     """The cosine of each row (N, D) to the nearest of a gallery (M, D) that is centred on `mean` (D,), float64 (N,).
 
     `x` is centred already. The nearest is looked for in float32, its cosine taken in float64: the gallery may be all
