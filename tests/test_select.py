@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modbridge.assembly.experiment import load_experiment
-from modbridge.assembly.session import Session
+from modbridge.assembly.session import Session, StageFitting
 from modbridge.interfaces import TextVectors
 from modbridge.plugins.manager import Plugins
 from modbridge.stages.embed import embeddings
@@ -280,3 +280,35 @@ def modbridge_components(register):
     assert "'forgetful' was to be selected by text_loss" in result.err
     assert "fitting.judge" in result.err
     assert call("run", judged, *options, "--set", "select.by=last").code == 0
+
+
+# --- interrupted
+
+
+@pytest.mark.parametrize("by", ["text_loss", "bleu_1"])
+def test_an_interrupted_choice_goes_on_to_the_same_files(
+    judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    plugins = Plugins.discover([TOY])
+    cell = load_experiment(judged, plugins.registry, sets=[f"select.by={by}"]).first
+
+    def fit(cache: str) -> dict[str, bytes]:
+        session = Session(plugins, Cache(tmp_path / cache), Talk(quiet=True), checkpoint_seconds=0)
+        folder = fitted_decoder(session, cell).folder
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    calm = fit("calm")
+    whole, left = StageFitting.checkpoint, iter(range(16))
+
+    def stop(self: StageFitting, *given: Any, **more: Any) -> None:
+        whole(self, *given, **more)
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageFitting, "checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit("broken")
+    monkeypatch.setattr(StageFitting, "checkpoint", whole)
+    assert list((tmp_path / "broken" / "work").rglob("checkpoint-*"))
+    assert fit("broken") == calm
+    assert {"model.safetensors", "training.jsonl", "modbridge.json"} <= calm.keys()

@@ -7,7 +7,6 @@ use them (the best METEOR on 1,000 validation images, after each epoch).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from modbridge.assembly.experiment import Cell
@@ -101,35 +100,27 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
     config = cell.config
     metric_config, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
     metric: Metric[Any] = session.plugins.registry.get("metric", metric_config.type).load_impl()(metric_config)
-    given = _given(session, cell)
-    references = _references(session, cell, given.bridged.keys)
+    bridged, source = _given(session, cell)
+    references = _references(session, cell, bridged.keys)
 
-    def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> Score:
+    def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> tuple[float, Score]:
         with session.guard(metric_config, "metric", "it judged the decoder"):
             found = metric.score(predictions, judged)[column]
         if found.corpus is None:
             raise DataError(f"{column} could not be computed while the decoder was trained: {found.note}")
-        return found
+        return found.corpus, found
 
     def measure() -> float:
-        predictions = decoder.decode(given.bridged, source=given.source, seed=config.seed)
-        return float(score(predictions, references).corpus or 0.0)
+        return score(decoder.decode(bridged, source=source, seed=config.seed), references)[0]
 
     # Scored once beforehand, with references for captions: which way is better, and that it can be computed at all.
     few = references[:2]
-    trial = score([Decoded(reference.key, reference.texts[0]) for reference in few], few)
+    _, trial = score([Decoded(reference.key, reference.texts[0]) for reference in few], few)
     return Judge(column, measure, every=config.select.every, higher_is_better=trial.higher_is_better)
 
 
-@dataclass(frozen=True)
-class _Given:
+def _given(session: Session, cell: Cell) -> tuple[Embeddings, Embeddings | None]:
     """What the decoder reads when it is judged, and the vectors before they were carried across."""
-
-    bridged: Embeddings
-    source: Embeddings | None
-
-
-def _given(session: Session, cell: Cell) -> _Given:
     config = cell.config
     chosen = _items(session, cell)
     if config.evaluate.input == "text":
@@ -146,7 +137,7 @@ def _given(session: Session, cell: Cell) -> _Given:
             bridged = bridge.cross(source, config.seed)
     if len(bridged) == 0:
         raise DataError("none of the validation items that select.items drew can be decoded; give more of them.")
-    return _Given(bridged, source)
+    return bridged, source
 
 
 def _items(session: Session, cell: Cell) -> frozenset[str]:
