@@ -75,6 +75,7 @@ MORE = (
         "centred cosine to the nearest training text; nearer than true texts are: memorised rather than bridged",
     ),
 )
+
 SIMILARITY = ("embedding", "projector")
 # Every number that the gap report itself fills, so that a config may say what is reported of it elsewhere.
 COLUMNS = frozenset({*SIMILARITY, *(column for group in (MAIN, COST, *MORE) for column in group.columns)})
@@ -109,6 +110,9 @@ def view(rows: Sequence[Row], group: Group) -> tuple[list[str], list[list[str]]]
     varied = [column for row in rows for column in row if "." in column]
     names = ["bridge"] if varied else [*(["cell"] if differs("cell") else []), "bridge"]
     names += [column for column in dict.fromkeys(["fields", *varied]) if differs(column)]
+    names += dict.fromkeys(
+        column for row in rows for column in row if column.startswith("chosen_") and "_std" not in column
+    )
     columns = [*names, *(column for column in group.columns if any(column in row for row in rows))]
     cells = [[_text(row, column) for column in columns] for row in rows]
     return [HEADINGS.get(column, column.replace("_", " ")) for column in columns], cells
@@ -145,7 +149,7 @@ def similarity_view(
     cells = []
     for row in rows:
         head = [f"({row['row']})", row["pair"], "paired" if row["paired"] else "unpaired", _bridge(row)]
-        figures = told.get(row["row"], {})
+        figures = told.get(row["row"], {}) if row.get("bridge") != "identity" else {}
         beside = [f"{figures[column]:.3f}" if column in figures else "-" for column in shown]
         cells.append([*head, *(cell_text(row, column) for column in columns), *beside])
     notes = reported_notes(reported) if reported is not None and shown else []

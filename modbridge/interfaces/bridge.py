@@ -60,6 +60,10 @@ class Bridge(Component[BridgeConfigT]):
         """Text vectors (B, D) as the decoder is to see them in training."""
         return x
 
+    def chosen(self) -> dict[str, int | float | str]:
+        """What fitting chose where the config left it open (`start_step: auto`), by field, for tables and logs."""
+        return {}
+
     def trace_vectors(self, x: torch.Tensor, draw: Draw) -> list[tuple[str, torch.Tensor]]:
         """The stations of one crossing, (name, vectors (B, D) in the text frame), for `caption --explain`."""
         return [("encoded", x), ("bridged", self.cross_vectors(x, draw))]

@@ -21,7 +21,7 @@ from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosi
 from modbridge.stages.cross import Split, held_out
 from modbridge.stages.fit_bridge import Rows, fitted_bridge
 from modbridge.stages.gap_measures import GapMeasures, gap_measures
-from modbridge.stages.score import require_texts
+from modbridge.stages.score import chosen, require_texts
 from modbridge.stages.similarity import similarity
 from modbridge.tables import Row, summarise
 
@@ -109,7 +109,9 @@ def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[
     for seed, split in splits(session, cell):
         found = gap_measures(session, cell, bridge, split)
         measures.append((split, found))
-        runs.append({**name, **({} if split is None else {"split": seed}), **found.columns})
+        fitted = fitted_bridge(session, cell, bridge, split.fit if split else None)
+        one = {} if split is None else {"split": seed}
+        runs.append({**name, **one, **chosen(fitted.bridge, "cross"), **found.columns})
     (row,) = summarise(runs, "split")
     if cell.config.gap.cost:
         # Timed anew at every call, and of one split: nothing that is kept or compared depends on it.

@@ -10,15 +10,19 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
+from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
+from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.select import needs
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
+from modbridge.tables import Row
 
 ROW = "row.json"
 
@@ -121,11 +125,23 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
         notes["select"] = f"by {cell.config.selected_by}, on validation media with their captions: it takes pairs"
     return {
         **identity(cell),
+        **chosen(fitted_bridge(session, cell, cell.config.bridge).bridge, "cross"),
+        **chosen(fitted_bridge(session, cell, cell.config.augmenter).bridge, "augment"),
         "n": len(generation.predictions),
         **measured(session, cell),
         **columns,
         "tokenizer": ", ".join(content["tokenizers"]) or None,
         "notes": notes,
+    }
+
+
+def chosen(bridge: Bridge[Any], *purposes: Purpose) -> Row:
+    """What fitting chose of the fields that change only `purposes`: {"chosen_start_step": 500}."""
+    fields = type(bridge.config).model_fields
+    return {
+        f"chosen_{name}": value
+        for name, value in bridge.chosen().items()
+        if any(isinstance(mark, Affects) and mark.purpose in purposes for mark in fields[name].metadata)
     }
 
 

@@ -8,7 +8,7 @@ space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -18,6 +18,7 @@ from modbridge.geometry import Statistics, centre, to_text_frame
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
+from modbridge_diffusion.auto_steps import best_augment_step, best_start_step, sample
 from modbridge_diffusion.diffusion_bridge_config import DiffusionBridgeConfig
 
 
@@ -31,10 +32,11 @@ class Stepwise(Protocol):
 
 
 class Fitted(torch.nn.Module):
-    """What is measured on the training split: the mean (D,) of each modality's unit vectors, not renormalised, and the
-    mean distance of the text vectors from theirs. NaN until fitted, so that nothing passes for bridged before."""
+    """What is measured on the training split: the mean (D,) of each modality's unit vectors, not renormalised, the mean
+    distance of the text vectors from theirs, and the steps that are `auto`. NaN until fitted, so that nothing passes for
+    bridged before."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, chosen: Sequence[str]) -> None:
         super().__init__()
         self.text_mean: torch.Tensor
         self.source_mean: torch.Tensor
@@ -42,6 +44,8 @@ class Fitted(torch.nn.Module):
         self.register_buffer("text_mean", torch.full((dim,), torch.nan))
         self.register_buffer("source_mean", torch.full((dim,), torch.nan))
         self.register_buffer("text_radius", torch.tensor(torch.nan))
+        for name in chosen:
+            self.register_buffer(name, torch.tensor(-1))
 
 
 class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
@@ -54,7 +58,7 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
             raise ConfigError(
                 f"eta {config.eta}: the prior {config.prior.type!r} draws no noise in sampling; use eta: 0."
             )
-        self.statistics = Fitted(context.dim("text")).to(context.device)
+        self.statistics = Fitted(context.dim("text"), config.chosen_by_fitting).to(context.device)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         return {"statistics": self.statistics}
@@ -89,30 +93,58 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         clean = self._scaled(text.to(self.device, torch.float32), found.text_mean)
         port = data.text.port.changed(frame="centred" if self.config.centre else "raw")
         fitting.fit_part(self.prior, Embeddings(clean, port, data.text.keys))
+        if self.config.chosen_by_fitting:
+            self._choose(data, Embeddings(clean, port, data.text.keys), fitting)
+
+    @torch.inference_mode()
+    def _choose(self, data: FitData, clean: Embeddings, fitting: Fitting) -> None:
+        """Set the steps that are `auto`; see `modbridge_diffusion.auto_steps`."""
+        given = data.require_source(f"`auto` steps of the bridge {self.config.type!r}")
+        values = self._scaled(given.values.to(self.device, torch.float32), self.statistics.source_mean)
+        source, source_draw = sample(Embeddings(values, given.port, given.keys), fitting.seed)
+        text, text_draw = sample(clean, fitting.seed)
+        timesteps = int(self.config.prior.timesteps)  # type: ignore[attr-defined]
+        if self.config.start_step == "auto":
+            step = best_start_step(source, text, self._refined, source_draw, timesteps)
+            self.statistics.get_buffer("start_step").fill_(step)
+        if self.config.augment_step == "auto":
+            start = self._step("start_step")
+            bridged = self._refined(source, start, source_draw)
+            step = best_augment_step(self.prior, bridged, text, self._refined, text_draw, timesteps, start)
+            self.statistics.get_buffer("augment_step").fill_(step)
+        fitting.log(fit="auto", **self.chosen())
+
+    def _step(self, name: str) -> int:
+        """M or A, given or chosen."""
+        given = getattr(self.config, name)
+        return int(self.statistics.get_buffer(name)) if given == "auto" else int(given)
+
+    def chosen(self) -> dict[str, int | float | str]:
+        return {name: self._step(name) for name in self.config.chosen_by_fitting}
 
     def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
-        z = self._scaled(x, self.statistics.source_mean)
-        for _, state in self._steps(z, self.config.start_step, draw):
-            z = state
-        return self._framed(z)
+        return self._framed(self._refined(self._scaled(x, self.statistics.source_mean), self._step("start_step"), draw))
 
     def augment_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
         z = self._scaled(x, self.statistics.text_mean)
-        level = self.config.augment_step
-        for _, state in self._steps(self.prior.diffuse(z, step=level, draw=draw), level, draw):
-            z = state
-        return self._framed(z)
+        level = self._step("augment_step")
+        return self._framed(self._refined(self.prior.diffuse(z, step=level, draw=draw), level, draw))
 
     def trace_vectors(self, x: torch.Tensor, draw: Draw) -> list[tuple[str, torch.Tensor]]:
         """The encoded vector, then every station after it mapped to the raw text space, whatever `frame` is, so that
         all can be compared with text vectors: "encoded", "centred", "step 479" ..., "bridged"."""
         z = self._scaled(x, self.statistics.source_mean)
         stations = [("encoded", x), ("centred", self._to_text(z))]
-        for level, state in self._steps(z, self.config.start_step, draw):
+        for level, state in self._steps(z, self._step("start_step"), draw):
             z = state
             if level >= 0:
                 stations.append((f"step {level}", self._to_text(z)))
         return [*stations, ("bridged", self._to_text(z))]
+
+    def _refined(self, z: torch.Tensor, start_step: int, draw: Draw) -> torch.Tensor:
+        for _, state in self._steps(z, start_step, draw):
+            z = state
+        return z
 
     def _steps(self, z: torch.Tensor, start_step: int, draw: Draw) -> Iterator[tuple[int, torch.Tensor]]:
         """The prior's way from `z`; empty where `start_step` is 0."""

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
-from modbridge.config.component import Affects, Part
+from modbridge.config.component import Affects, Part, Purpose
 from modbridge.config.kinds import Augmentation, BridgeConfig, PriorConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Frame, Port
 from modbridge_diffusion.ddpm_config import DDPMConfig
 
+Step = Annotated[int, Field(ge=0)]
+
 
 class DiffusionBridgeConfig(BridgeConfig):
-    """Config of Diffusion Bridge (CVPR 2025): a prior learnt from text vectors alone pulls source vectors over.
-
-    `start_step` M: the noise level the sampler believes a source vector to be at (authors: 600 on COCO, 400 on
-    Flickr30k); the first network call is at M - 1, 0 only centres. It is not the number of steps: that is `num_steps` S
-    (authors' code 5, the paper's supplement says 12). `augment_step` A: the noise level that text vectors are put at
-    and brought back from before a decoder learns from them (authors 400, before October 2025 600); 0 only centres.
-    `eta`: DDIM's, 0 draws no noise in sampling (authors). `centre`: take each modality's training mean away first
-    (authors). Off, no source vectors are needed for fitting. `frame`: "centred" gives unit vectors in the centred text
-    space, as the authors do; "text" (ours) maps them back among raw text vectors. Without `centre` the two are the
-    same.
-    """
+    """Config of Diffusion Bridge (CVPR 2025): a prior learnt from text vectors alone pulls source vectors over."""
 
     augmentation: ClassVar[Augmentation] = "diffusion"
 
     prior: Annotated[SerializeAsAny[PriorConfig], Part("prior")] = Field(
         default_factory=lambda: DDPMConfig(type="ddpm")
     )
-    start_step: Annotated[int, Affects("cross")] = Field(default=600, ge=0, validate_default=True)
+    """What knows where text vectors lie."""
+    start_step: Annotated[Step | Literal["auto"], Affects("cross")] = Field(default=600, validate_default=True)
+    """M, the noise level that the sampler takes a source vector to be at (authors: 600 on COCO, 400 on Flickr30k). The
+    first network call is at M - 1; 0 only centres. It is not the number of steps. `auto` (ours) chooses it from
+    unpaired training vectors."""
     num_steps: Annotated[int, Affects("cross"), Affects("augment")] = Field(default=5, ge=1)
-    augment_step: Annotated[int, Affects("augment")] = Field(default=400, ge=0, validate_default=True)
+    """S, the network calls a vector (authors' code 5; the paper's supplement says 12)."""
+    augment_step: Annotated[Step | Literal["auto"], Affects("augment")] = Field(default=400, validate_default=True)
+    """A, the noise level that text vectors are put at and brought back from before a decoder learns from them (authors
+    400, before October 2025 600); 0 only centres. `auto` (ours) chooses it from unpaired training vectors."""
     eta: Annotated[float, Affects("cross"), Affects("augment")] = Field(default=0.0, ge=0.0, le=1.0)
+    """DDIM's eta: 0 draws no noise in sampling (authors)."""
     centre: bool = True
+    """Take each modality's training mean away first (authors). Off, fitting takes no source vectors unless a step is
+    `auto`."""
     frame: Annotated[Literal["centred", "text"], Affects("cross"), Affects("augment")] = "centred"
+    """"centred" gives unit vectors in the centred text space (authors); "text" (ours) maps them back among raw text
+    vectors. Without `centre` the two are the same."""
 
     @field_validator("prior")
     @classmethod
@@ -49,9 +53,13 @@ class DiffusionBridgeConfig(BridgeConfig):
 
     @field_validator("start_step", "augment_step")
     @classmethod
-    def _within_the_process(cls, step: int, info: ValidationInfo) -> int:
-        timesteps = getattr(info.data.get("prior"), "timesteps", None)
-        if timesteps is not None:
+    def _within_the_process(cls, step: int | str, info: ValidationInfo) -> int | str:
+        prior = info.data.get("prior")
+        timesteps = getattr(prior, "timesteps", None)
+        if isinstance(step, str):
+            if prior is not None and timesteps is None:
+                raise ValueError(f"auto needs a prior with timesteps to choose from; {prior.type!r} has none")
+        elif timesteps is not None:
             # A source vector enters at index M - 1, a text vector is noised at index A itself.
             last = timesteps if info.field_name == "start_step" else timesteps - 1
             if step > last:
@@ -69,8 +77,20 @@ class DiffusionBridgeConfig(BridgeConfig):
         return "none" if self.augment_step == 0 else self.augmentation
 
     @property
+    def chosen_by_fitting(self) -> tuple[str, ...]:
+        """The fields that are `auto`."""
+        return tuple(name for name in ("start_step", "augment_step") if getattr(self, name) == "auto")
+
+    @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"text", "source"} if self.centre else {"text"})
+        return frozenset({"text", "source"} if self.centre or self.chosen_by_fitting else {"text"})
+
+    def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
+        """As for every component, but steps that fitting chooses rest on how the sampler walks."""
+        fields = super().key_fields(*purposes)
+        if self.chosen_by_fitting:
+            fields |= {name: getattr(self, name) for name in ("start_step", "augment_step", "num_steps", "eta")}
+        return fields
 
     @property
     def frame_out(self) -> Frame:
