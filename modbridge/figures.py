@@ -87,7 +87,9 @@ def umap_points(panels: Sequence[tuple[str, Clouds]], seed: int = 0) -> list[tup
         n_neighbors=min(NEIGHBOURS, len(rows) - 1), metric="cosine", random_state=seed, n_jobs=1,
         init="spectral" if len(rows) > 2 * NEIGHBOURS else "random",
     )  # fmt: skip
+    threads = torch.get_num_threads()  # umap-learn sets the process's number, and torch's with it
     points = torch.from_numpy(reducer.fit_transform(rows)).double()
+    torch.set_num_threads(threads)
     parts = torch.split(points, [len(cloud) for cloud in every.values()])
     flat = dict(zip(every, parts, strict=True))
     return [(title, {n: flat[(c.data_ptr(), *c.shape)] for n, c in clouds.items()}) for title, clouds in panels]

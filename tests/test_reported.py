@@ -11,6 +11,7 @@ import yaml
 from modbridge.assembly.experiment import load_experiment
 from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError
+from modbridge.gap_tables import tables as gap_tables
 from modbridge.plugins.manager import Plugins
 from modbridge.tables import as_html, beside, grid, markdown
 
@@ -74,3 +75,21 @@ def test_columns_are_checked(tmp_path: Path) -> None:
         check(tmp_path, {"source": "A paper", "rows": {"Theirs": {"cider": "high"}}})
     with pytest.raises(ConfigError, match=r"reported\.source.*is missing"):
         check(tmp_path, {"rows": {"Theirs": {"cider": 0.9}}})
+
+
+def test_in_the_gap_report_too() -> None:
+    rows: list[dict[str, Any]] = [
+        {"cell": "run", "bridge": "identity", "paired_cosine": 0.25, "macs": 0, "item_seconds": 0.5},
+        {"cell": "run", "bridge": "c3", "paired_cosine": 0.5, "macs": 8, "item_seconds": 0.5},
+    ]
+    reported = ReportedConfig(source="A paper, Table 1", rows={"c3": {"item_seconds": 0.25}, "d": {"embedding": 0.75}})
+    alike = {"pair": "text, bridged image", "paired": True}
+    similar = [{"row": "d", **alike, "bridge": b, "embedding": 0.125} for b in ("identity", "c3")]
+    main, cost, cosines, _ = gap_tables(rows, {}, similar, (), reported, every=False)
+    assert [line[0] for line in main.cells] == ["identity", "c3"]
+    assert main.notes == []
+    assert [line[0] for line in cost.cells] == ["identity", "c3", "c3, reported"]
+    assert list(cost.cells[2][1:]) == ["-", "0.25"]
+    assert [list(line[-2:]) for line in cosines.cells] == [["0.125", "-"], ["0.125", "0.750"]], "not of no bridge"
+    for table in (cost, cosines):
+        assert "reported: A paper, Table 1; as printed there, not measured here" in table.notes
