@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import BridgeConfig, PriorConfig
 from modbridge.config.pipeline import LAST, PipelineConfig
 from modbridge.config.sweep import gap_bridges
+from modbridge.config.weights import require_ports
 from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
 from modbridge.spaces import Port
 
@@ -82,6 +84,13 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
                     hint="give both the same `frame`, or train the decoder under this bridge by leaving `augment` out",
                 )
             )
+    taken: list[tuple[str, ComponentConfig | None]] = [("bridge", config.bridge), ("augment", config.augment)]
+    taken += [("decoder", config.decoder)]
+    taken += [(f"gap.bridges.{i}", bridge) for i, bridge in enumerate(config.gap.bridges)]
+    for path, part in taken:
+        ports = {"text": trained} if part is config.decoder else {"text": text, "source": source}
+        if part is not None:
+            _weights_fit(part, path, ports, problems)
     uses = {"train": "train the decoder on", "validation": "judge the decoder by", "test": "score captions against"}
     for name, what in uses.items() if config.decoder is not None else ():
         part = getattr(config.data, name)
@@ -104,6 +113,18 @@ def _selection(config: PipelineConfig) -> list[Problem]:
     message = "is the very source of data.{}; the weights would be chosen on what they are {}"
     told = {"train": "fitted on", "test": "measured on"}
     return [Problem("data.validation", message.format(name, told[name])) for name in same]
+
+
+def _weights_fit(config: ComponentConfig, path: str, ports: Mapping[str, Port], problems: list[Problem]) -> None:
+    """Weights taken from elsewhere, of a component or of its parts, must have been fitted at these ports."""
+    weights = getattr(config, "weights", None)
+    if weights is not None:
+        try:
+            require_ports(weights, config.type, ports)
+        except ModbridgeError as error:
+            problems.append(Problem(f"{path}.weights", str(error)))
+    for name, part in config.parts().items():
+        _weights_fit(part, f"{path}.{name}", ports, problems)
 
 
 def _crossing(bridge: BridgeConfig, source: Port, text: Port, path: str, problems: list[Problem]) -> Port:

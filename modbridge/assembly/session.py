@@ -23,7 +23,7 @@ from modbridge.interfaces.fitting import Judge, Progress
 from modbridge.interfaces.source import Source
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
-from modbridge.store.artefact import load_component, save_component
+from modbridge.store.artefact import load_component, load_weights, save_component
 from modbridge.store.cache import Cache
 from modbridge.store.keys import stable_hash, tensor_hash
 from modbridge.store.tree import load_tree, save_tree
@@ -184,6 +184,10 @@ class StageFitting:
 
     def fit_part(self, part: Component[Any], clean: Embeddings, observed: Embeddings | None = None) -> None:
         config, session = part.config, self.session
+        weights = getattr(config, "weights", None)
+        if weights is not None:
+            load_weights(part, weights)
+            return
         kind = next(k for k in ("prior", "bridge", "decoder") if session.plugins.registry.find(k, config.type))
         given = [tensor_hash(clean.values), None if observed is None else tensor_hash(observed.values)]
         key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, clean.keys, given])

@@ -26,6 +26,7 @@ VERBS = {
     "demo": "The whole job on a made-up world, from nothing.",
     "doctor": "Say what the environment lacks.",
     "gap": "Measure the modality gap, before and after bridges.",
+    "import-weights": "Take up the weights that a method's authors published.",
     "init": "Write a config to start from.",
     "plugins": "List the plugins that were found.",
     "run": "Run a config: embed, fit, generate, score, report.",
@@ -43,7 +44,7 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in VERBS:
-            verb: click.Command = import_module(f"modbridge.cli.{name}").command
+            verb: click.Command = import_module(f"modbridge.cli.{name.replace('-', '_')}").command
         else:
             self._ask_plugins(ctx)
             found = self.commands.get(name)

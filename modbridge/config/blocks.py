@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from modbridge.config.component import ComponentConfig
+from modbridge.config.weights import disagreements, kept_config, laid_over
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
 
@@ -51,6 +52,41 @@ def check_block(
     except ModbridgeError as error:
         problems.append(Problem(f"{dotted}type", str(error)))
         return None
+    kept: dict[str, Any] | None = None
+    if block.get("weights") is not None and "weights" in cls.model_fields:
+        kept = kept_config(kind, block, path, problems)
+        if kept is None:
+            return None
+        block = laid_over(kept, block, _training_fields(cls, kept, registry))
+    model = _check_values(cls, block, registry, path, problems)
+    if kept is not None and model is not None:
+        before = _check_values(cls, kept, registry, path, problems)
+        if before is None:
+            return None
+        wrong = disagreements(before, model, path, str(block["weights"]))
+        problems += wrong
+        return None if wrong else model
+    return model
+
+
+def _training_fields(
+    cls: type[ComponentConfig], kept: Mapping[str, Any], registry: Registry
+) -> dict[str, tuple[str, ...]]:
+    """The training fields of a component and of the parts that its artefact names."""
+    found = {"": cls.training_fields}
+    for name, kind in cls.part_fields():
+        part = kept.get(name)
+        spec = registry.find(kind, str(part.get("type"))) if isinstance(part, Mapping) else None
+        if spec is not None:
+            found[name] = spec.load_config().training_fields
+    return found
+
+
+def _check_values(
+    cls: type[ComponentConfig], block: Mapping[str, Any], registry: Registry, path: str, problems: list[Problem]
+) -> ComponentConfig | None:
+    """A component of a class that is known, with its nested parts."""
+    dotted = f"{path}." if path else ""
     values = dict(block)
     for name, part_kind in cls.part_fields():
         if values.get(name) is not None:

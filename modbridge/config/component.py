@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,6 +38,9 @@ class ComponentConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    training_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that only say how it is trained: where its `weights` are given, they are those that the weights had."""
 
     type: str
 

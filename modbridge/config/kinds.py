@@ -6,11 +6,12 @@ these in modules as light as this one.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from modbridge.config.component import ComponentConfig
+from modbridge.config.component import ComponentConfig, Purpose
+from modbridge.config.weights import manifest_hash
 from modbridge.spaces import Port
 
 Augmentation = Literal["none", "noise", "diffusion"]
@@ -57,7 +58,21 @@ class EncoderConfig(ComponentConfig):
         raise TypeError(f"{type(self).__name__} does not say its ports")
 
 
-class PriorConfig(ComponentConfig):
+class FittedConfig(ComponentConfig):
+    """Config of a component that is fitted by a run, or taken from an earlier one."""
+
+    weights: str | None = None
+    """A folder that holds it fitted already (an artefact of a run or of `modbridge import-weights`), to take it from
+    instead of fitting. What it was fitted with stands there; fields given beside it must agree."""
+
+    def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
+        """As for every component, but weights count by their content, not by where they lie."""
+        fields = super().key_fields(*purposes)
+        del fields["weights"]
+        return fields if self.weights is None else {**fields, "weights": manifest_hash(self.weights)}
+
+
+class PriorConfig(FittedConfig):
     """Config of a prior."""
 
     @property
@@ -69,7 +84,7 @@ class PriorConfig(ComponentConfig):
         """Raise PortError if vectors of this port cannot be modelled."""
 
 
-class BridgeConfig(ComponentConfig):
+class BridgeConfig(FittedConfig):
     """Config of a bridge.
 
     `augmentation` says what `augment` adds to text vectors: nothing, noise, or a pass through a diffusion prior.
@@ -96,7 +111,7 @@ class BridgeConfig(ComponentConfig):
         return text
 
 
-class DecoderConfig(ComponentConfig):
+class DecoderConfig(FittedConfig):
     """Config of a decoder."""
 
     def check(self, port: Port) -> None:

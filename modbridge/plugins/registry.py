@@ -40,6 +40,8 @@ class ComponentSpec:
     `example`: a tiny config that builds offline, which the conformance checks use.
     `revision`: raise it when the component's results change, so that cached results are made anew.
     `requires`: distributions it needs beyond its plugin's own dependencies, for messages.
+    `importer`: "package.module:command", a click command that reads its authors' published weights, for `modbridge
+    import-weights NAME`; "" where there is none.
     """
 
     kind: str
@@ -51,12 +53,16 @@ class ComponentSpec:
     revision: int = 1
     requires: tuple[str, ...] = ()
     plugin: str = ""
+    importer: str = ""
 
     def load_config(self) -> type[Any]:
         return self._load(self.config)
 
     def load_impl(self) -> type[Any]:
         return self._load(self.impl)
+
+    def load_importer(self) -> Any:
+        return self._load(self.importer)
 
     def _load(self, target: str) -> type[Any]:
         module, _, name = target.partition(":")

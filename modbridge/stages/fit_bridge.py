@@ -18,7 +18,7 @@ from modbridge.interfaces.component import BuildContext
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_encoder import plan_of
-from modbridge.store.artefact import load_component
+from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
 
 
@@ -83,6 +83,11 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
 
         def build(out: Path, work: Path) -> None:
             given = _inputs(session, cell, config)
+            if config.weights is not None:
+                load_weights(bridge, config.weights)
+                session.save(bridge, "bridge", out, seed=cell.config.seed, data=given)
+                StageFitting(session, work, cell.config.seed, label).write_log(out)
+                return
             text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)
             source = train_vectors(session, cell, modality, rows) if "source" in given else None
             pairs = pair_rows(text, source) if "pairs" in config.needs and source is not None else None

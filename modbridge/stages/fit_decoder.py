@@ -13,6 +13,7 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.kinds import DecoderConfig
 from modbridge.config.pipeline import LAST, TEXT_LOSS
+from modbridge.config.weights import weights_folder
 from modbridge.errors import ConfigError, PluginError, Problem
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
@@ -23,7 +24,7 @@ from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
-from modbridge.store.artefact import load_component
+from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
 
 KEPT_BYTES = 2 << 30  # of fixed sets of training vectors (float32); all of COCO's captions take 1.2e9 at 512 dimensions
@@ -117,12 +118,18 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             device=session.torch_device(cell.config.device),
             seed=cell.config.seed,
             ports={"text": plan.trained},
-            artefact=session.cache.path("fit_decoder", key) if session.cache.has("fit_decoder", key) else None,
+            artefact=_artefact(session, config, key),
         )
         decoder: Decoder[Any] = session.build(config, "decoder", context)
         label = f"{config.type} on {augmenter.type}/{augmenter.augments_by}"
 
         def build(out: Path, work: Path) -> None:
+            data = embed_key(session, cell, "train", "text")
+            if config.weights is not None:
+                load_weights(decoder, config.weights)
+                StageFitting(session, work, cell.config.seed, label).write_log(out)
+                session.save(decoder, "decoder", out, seed=cell.config.seed, data=data)
+                return
             text = embeddings(session, cell, "train", "text")
             targets = texts_of(session, cell, text.keys)
             bridge = fitted_bridge(session, cell, augmenter).bridge
@@ -132,8 +139,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
             fitting.write_log(out)
-            content = {"seed": cell.config.seed, "data": embed_key(session, cell, "train", "text")}
-            session.save(decoder, "decoder", out, **content, **_selected(cell, fitting))
+            session.save(decoder, "decoder", out, seed=cell.config.seed, data=data, **_selected(cell, fitting))
 
         folder = session.stage("fit_decoder", key, label, build)
         load_component(decoder, folder)
@@ -143,6 +149,13 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
     return session.remember(
         f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make, alone="decoder"
     )
+
+
+def _artefact(session: Session, config: DecoderConfig, key: str) -> Path | None:
+    """The folder that the decoder will be loaded from, if it is there already."""
+    if session.cache.has("fit_decoder", key):
+        return session.cache.path("fit_decoder", key)
+    return None if config.weights is None else weights_folder(config.weights)
 
 
 def texts_of(session: Session, cell: Cell, keys: Sequence[str], split: str = "train") -> list[str]:

@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from modbridge.config.weights import MANIFEST, require_ports, weights_folder, without_weights
 from modbridge.errors import ArtefactError
 from modbridge.interfaces.component import Component
 from modbridge.store.keys import file_hash
 
 SCHEMA = 1
-MANIFEST = "modbridge.json"
 MODEL = "model.safetensors"
 
 
@@ -91,7 +91,7 @@ def save_component(component: Component[Any], folder: Path, content: Mapping[str
     for name, part in component.context.parts.items():
         save_component(part, folder / name, {"kind": name, "type": part.config.type})
     manifest = {
-        "config": dump(component.config),
+        "config": without_weights(dump(component.config)),
         "ports": {name: port.to_json() for name, port in component.context.ports.items()},
         **content,
     }
@@ -111,6 +111,15 @@ def load_component(component: Component[Any], folder: Path, *, verify: bool = Tr
     component.load_extra(folder)
     component.load_tensors(read_tensors(folder / MODEL) if (folder / MODEL).is_file() else {})
     return manifest
+
+
+def load_weights(component: Component[Any], weights: str) -> None:
+    """Fill a component with the fitted one that its config's `weights` names, instead of fitting it.
+
+    Raises ArtefactError for a damaged folder, PortError for one that was fitted in another space.
+    """
+    require_ports(weights, component.config.type, component.context.ports)
+    load_component(component, weights_folder(weights))
 
 
 def _card(component: Component[Any], manifest: Mapping[str, Any]) -> str:

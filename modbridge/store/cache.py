@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from modbridge.config.weights import MANIFEST
 from modbridge.errors import SetupError
-from modbridge.store.artefact import MANIFEST
 
 
 class Cache:

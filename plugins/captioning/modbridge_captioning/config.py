@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -154,6 +154,10 @@ class PrefixLmConfig(DecoderConfig):
     `precision`: of the matrix products; weights stay float32. (The authors' is float16; ours float32.)
     `generate`: how captions are written. `decode_batch_size`: vectors decoded at once.
     """
+
+    training_fields: ClassVar[tuple[str, ...]] = (
+        "epochs", "steps", "batch_size", "lr", "weight_decay", "warmup", "schedule", "clip", "max_tokens", "precision",
+    )  # fmt: skip
 
     type: Literal["prefix_lm"] = "prefix_lm"
     lm: Annotated[Annotated[str, Tag("name")] | Annotated[FreshLm, Tag("fresh")], Discriminator(_lm_form)] = "gpt2"

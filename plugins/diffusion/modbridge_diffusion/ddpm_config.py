@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,10 +11,6 @@ from modbridge.config.kinds import PriorConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
 from modbridge_diffusion.denoiser_config import AnyDenoiser, NetworkConfig, ResidualMLPConfig
-
-TRAINING_FIELDS = (
-    "min_snr_gamma", "steps", "batch_size", "lr", "lr_decay", "grad_clip", "ema_decay", "precision", "compile"
-)  # fmt: skip
 
 
 class DDPMConfig(PriorConfig):
@@ -25,6 +21,10 @@ class DDPMConfig(PriorConfig):
     `grad_clip: 1.0`, in float16; they track a moving average (decay .995, every 10 steps) but use the raw weights. The
     defaults here are ours, for the residual MLP.
     """
+
+    training_fields: ClassVar[tuple[str, ...]] = (
+        "min_snr_gamma", "steps", "batch_size", "lr", "lr_decay", "grad_clip", "ema_decay", "precision",
+    )  # fmt: skip
 
     denoiser: AnyDenoiser = Field(default_factory=lambda: ResidualMLPConfig(type="residual_mlp"))
     """What guesses the clean vector: `unet1d` (authors), `residual_mlp`, `prior_transformer`, or without any training
@@ -66,7 +66,8 @@ class DDPMConfig(PriorConfig):
         if isinstance(self.denoiser, NetworkConfig):
             return self
         fields = type(self).model_fields
-        idle = [name for name in TRAINING_FIELDS if getattr(self, name) != fields[name].default]
+        trained = (*self.training_fields, "compile")
+        idle = [name for name in trained if getattr(self, name) != fields[name].default]
         if idle:
             raise ValueError(
                 f"the denoiser {self.denoiser.type!r} is a closed form and is not trained: {', '.join(idle)} would do "

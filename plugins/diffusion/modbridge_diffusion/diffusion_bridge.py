@@ -33,8 +33,8 @@ class Stepwise(Protocol):
 
 class Fitted(torch.nn.Module):
     """What is measured on the training split: the mean (D,) of each modality's unit vectors, not renormalised, the mean
-    distance of the text vectors from theirs, and the steps that are `auto`. NaN until fitted, so that nothing passes for
-    bridged before."""
+    distance of the text vectors from theirs, and the steps that are `auto`. NaN until fitted, so that nothing passes
+    for bridged before."""
 
     def __init__(self, dim: int, chosen: Sequence[str]) -> None:
         super().__init__()
@@ -95,6 +95,16 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         fitting.fit_part(self.prior, Embeddings(clean, port, data.text.keys))
         if self.config.chosen_by_fitting:
             self._choose(data, Embeddings(clean, port, data.text.keys), fitting)
+
+    def take_means(self, text: torch.Tensor, source: torch.Tensor) -> None:
+        """Take means (D,) of unit vectors that were measured elsewhere.
+
+        The texts' mean distance from theirs (for `frame: text`) is taken as sqrt(1 - |mean|^2), which is its root mean
+        square: for unit vectors that follows from the mean.
+        """
+        self.statistics.text_mean.copy_(text)
+        self.statistics.source_mean.copy_(source)
+        self.statistics.text_radius.copy_((1 - text.square().sum()).sqrt())
 
     @torch.inference_mode()
     def _choose(self, data: FitData, clean: Embeddings, fitting: Fitting) -> None:

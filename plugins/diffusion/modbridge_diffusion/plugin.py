@@ -41,5 +41,6 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 "num_steps": 3,
                 "augment_step": 20,
             },
+            importer="modbridge_diffusion.import_weights:command",
         )
     )

@@ -1,0 +1,117 @@
+"""`weights: DIR`: a part taken from an artefact instead of being fitted.
+
+What the artefact was fitted with is written in it, so a config need not repeat it: `{type: ddpm, weights: DIR}` is
+enough. Fields that a config does give must agree with the artefact's, except those that only say how to train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modbridge.config.component import ComponentConfig
+from modbridge.errors import Problem
+from modbridge.spaces import Port
+
+MANIFEST = "modbridge.json"
+
+
+def weights_folder(weights: str) -> Path:
+    return Path(weights).expanduser()
+
+
+def manifest_hash(weights: str) -> str:
+    """sha256 of an artefact's manifest, which holds the hashes of all its files; "missing" if there is none."""
+    file = weights_folder(weights) / MANIFEST
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+
+
+def require_ports(weights: str, component: str, ports: Mapping[str, Port]) -> None:
+    """Raise PortError if an artefact was fitted in another space than that of `ports`, where it is to stand."""
+    manifest = json.loads((weights_folder(weights) / MANIFEST).read_text(encoding="utf-8"))
+    for name, port in manifest.get("ports", {}).items():
+        if name in ports:
+            Port.from_json(port).require(
+                ports[name],
+                what=f"the weights {weights} of {component!r} were fitted on other {name} vectors",
+                remedy="Give weights of this encoder, or leave `weights` out to fit anew.",
+            )
+
+
+def kept_config(kind: str, block: Mapping[str, Any], path: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """The config in the artefact that `block["weights"]` names; None, and a problem, if it holds no such component."""
+    weights, where = block["weights"], f"{path}.weights".lstrip(".")
+    if not isinstance(weights, str):
+        problems.append(Problem(where, f"expected a folder that modbridge wrote, found {weights!r}"))
+        return None
+    file = weights_folder(weights) / MANIFEST
+    hint = "a folder that `modbridge run` (under artefacts/) or `modbridge import-weights` wrote"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        found, config = (manifest.get("kind"), manifest.get("type")), manifest["config"]
+    except FileNotFoundError:
+        problems.append(Problem(where, f"there is no artefact in {weights}: found no {MANIFEST}", hint=hint))
+        return None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        problems.append(Problem(where, f"{file} is damaged ({type(error).__name__}: {error})", hint=hint))
+        return None
+    if found != (kind, block["type"]) or not isinstance(config, dict):
+        message = f"{weights} holds the {found[0]} {found[1]!r}, expected a {kind} {block['type']!r}"
+        problems.append(Problem(where, message))
+        return None
+    kept: dict[str, Any] = without_weights(config)
+    return kept
+
+
+def laid_over(
+    kept: Mapping[str, Any], given: Mapping[str, Any], training: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The artefact's config with the fields that are given. Those that only say how to train stay the artefact's:
+    `training` names them, for the component itself under "" and for a nested part under its field."""
+    merged = dict(kept)
+    for name, value in given.items():
+        if name in training.get("", ()):
+            continue
+        below = merged.get(name)
+        block = {"type": value} if isinstance(value, str) and isinstance(below, Mapping) and "type" in below else value
+        if isinstance(block, Mapping) and isinstance(below, Mapping) and _one_type(below, block):
+            merged[name] = laid_over(below, block, {"": training.get(name, ())})
+        else:
+            merged[name] = block
+    return merged
+
+
+def _one_type(kept: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return bool(given.get("type", kept.get("type")) == kept.get("type"))
+
+
+def disagreements(kept: ComponentConfig, wanted: ComponentConfig, path: str, weights: str) -> list[Problem]:
+    """Fields in which what is wanted could not have come out of the artefact."""
+    before, after = _leaves(kept.key_fields()), _leaves(wanted.key_fields())
+    names = [name for name in {**before, **after} if name != "weights" and before.get(name) != after.get(name)]
+    return [
+        Problem(
+            f"{path}.{name}".lstrip("."),
+            f"is {after.get(name)!r}, but {weights} was fitted with {before.get(name)!r}",
+            hint="leave it out, or leave `weights` out to fit anew",
+        )
+        for name in names
+    ]
+
+
+def without_weights(tree: Any) -> Any:
+    """A dumped config that no longer says where weights came from: what it describes stands beside it."""
+    if isinstance(tree, Mapping):
+        return {name: without_weights(value) for name, value in tree.items() if name != "weights"}
+    if isinstance(tree, list):
+        return [without_weights(value) for value in tree]
+    return tree
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {k: v for name, item in tree.items() for k, v in _leaves(item, f"{path}.{name}".lstrip(".")).items()}
