@@ -155,6 +155,8 @@ def cell_text(row: Mapping[str, Any], column: str) -> str:
     if not is_number(value) or isinstance(value, int):
         return str(value)
     spread = row.get(f"{column}_std")
+    if column.startswith("chosen_") and is_number(spread):  # a mean over seeds, mostly of whole numbers
+        return f"{value:g}" + (f" ±{spread:.0f}" if spread else "")
     return f"{value:.3f}" + (f" ±{spread:.3f}" if is_number(spread) else "")
 
 

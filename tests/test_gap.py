@@ -439,10 +439,11 @@ def test_three_held_out_items_are_too_few_for_a_classifier(call: Call, made: Pat
     assert "-" in call("gap", made, "--no-report", "--all", "--set", f"gap.fit={COUNT - 3}").out
 
 
-def test_real_pairs_before_any_bridge(call: Call, requires_data: Path) -> None:
-    config = Path(__file__).parents[1] / "configs" / "coco500.yaml"
-    sets = ("--set", f"paths.data={requires_data}", "--set", "gap.bridges=[identity]", "--set", "gap.similarity=true")
-    result = call("gap", config, "--no-report", "--json", *sets).json
+def test_real_pairs_before_any_bridge(call: Call, requires_data: Path, tmp_path: Path) -> None:
+    base = Path(__file__).parents[1] / "configs" / "coco500.yaml"
+    config = tmp_path / "identity.yaml"
+    config.write_text(f"extends: {base}\nvariants:\ngap: {{similarity: true}}\n")
+    result = call("gap", config, "--no-report", "--json", "--set", f"paths.data={requires_data}").json
     (row,) = result["rows"]
     assert row["centred_paired_cosine"] == pytest.approx(0.313, abs=6e-4)
     assert result["similarity"][0]["embedding"] == pytest.approx(row["centred_paired_cosine"])
