@@ -241,7 +241,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     "path",
-    [p for folder in ("configs", "modbridge/demo") for p in sorted((ROOT / folder).glob("*.yaml"))],
+    [p for folder in ("configs", "modbridge/demo", "benchmarks") for p in sorted((ROOT / folder).rglob("*.yaml"))],
     ids=lambda p: p.name,
 )
 def test_every_config_of_the_repository_fits(installed: dict[str, Any], path: Path) -> None:

@@ -88,7 +88,11 @@ def _word_alone(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-Mapper = Annotated[MlpMapper | SoftPromptMapper, Field(discriminator="type"), BeforeValidator(_word_alone)]
+_MapperBlock = Annotated[MlpMapper | SoftPromptMapper, Field(discriminator="type")]
+Mapper = Annotated[
+    _MapperBlock,
+    BeforeValidator(_word_alone, json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt"]),
+]
 
 
 class Generate(Block):

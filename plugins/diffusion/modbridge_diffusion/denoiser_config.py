@@ -57,7 +57,10 @@ def named(word: Any) -> Any:
 class NetworkConfig(DenoiserConfig):
     """What the trained denoisers have in common."""
 
-    base: Annotated[GaussianConfig | None, BeforeValidator(named)] = None
+    base: Annotated[
+        GaussianConfig | None,
+        BeforeValidator(named, json_schema_input_type=GaussianConfig | Literal["gaussian"] | None),
+    ] = None
     """`gaussian`: the network learns only what the closed-form Gaussian leaves over, and starts at zero, hence exactly
     at the Gaussian (ours). null: it learns the whole (authors)."""
 
@@ -141,11 +144,10 @@ def _known(value: Any) -> Any:
     return block
 
 
-AnyDenoiser = Annotated[
-    Annotated[
-        UNet1DConfig | ResidualMLPConfig | PriorTransformerConfig | GaussianConfig | EmpiricalConfig,
-        Field(discriminator="type"),
-    ],
-    BeforeValidator(_known),
+_Block = Annotated[
+    UNet1DConfig | ResidualMLPConfig | PriorTransformerConfig | GaussianConfig | EmpiricalConfig,
+    Field(discriminator="type"),
 ]
+_Word = Literal["unet1d", "residual_mlp", "prior_transformer", "gaussian", "empirical"]
+AnyDenoiser = Annotated[_Block, BeforeValidator(_known, json_schema_input_type=_Block | _Word)]
 """The config of a denoiser, told apart by `type`; the word alone will do."""
