@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     found: dict[str, Any] = {
         "machine": machine(device),
         "vectors": f"{len(clean)} to learn from, {len(held)} held out, D = {clean.values.shape[1]}, "
-        + ("coco500's texts" if arguments.data else "drawn from a normal law of rank 32"),
+        + ("coco500's texts" if arguments.data else f"drawn from a normal law of rank {min(32, dim)}"),
         "networks": f"cost, bridging and matrix rate at D = {dim}",
         "cost": cost(priors, macs, profile, device),
         "time to cosine": race(clean, held, full, arguments, profile, device),

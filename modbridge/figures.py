@@ -154,7 +154,7 @@ def draw_curves(panels: Sequence[tuple[str, Sequence[Curve]]], path: Path, label
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(label)
         axes.grid(alpha=0.25)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
 

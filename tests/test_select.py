@@ -312,3 +312,10 @@ def test_an_interrupted_choice_goes_on_to_the_same_files(
     assert list((tmp_path / "broken" / "work").rglob("checkpoint-*"))
     assert fit("broken") == calm
     assert {"model.safetensors", "training.jsonl", "modbridge.json"} <= calm.keys()
+
+
+def test_validation_items_that_are_test_items_are_refused(call: Call, judged: Path, tmp_path: Path) -> None:
+    path = f"{tmp_path}/world/../world/world24.jsonl"  # the test file by another name, in part
+    result = call("run", judged, "--set", f"data.validation.path={path}", "--set", "data.validation.limit=5")
+    assert result.code == 1
+    assert "5 of 5 items of data.validation are items of data.test too" in result.err

@@ -131,3 +131,56 @@ def test_other_weights_give_another_key(call: Call, world: Path, tmp_path: Path,
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
     assert call("run", world, "--set", f"decoder.weights={moved}", "--out", tmp_path / "c").code == 0
     assert len(list((tmp_path / "cache" / "fit_decoder").iterdir())) == 2
+
+
+def test_where_weights_came_from_is_handed_on(
+    call: Call, world: Path, tmp_path: Path, earlier: dict[str, Path]
+) -> None:
+    kept = json.loads((earlier["bridge"] / "modbridge.json").read_text())
+    taken = call(
+        "run", world, "--set", f"bridge.weights={earlier['bridge']}", "--set", "seed=7", "--out", tmp_path / "b"
+    )
+    assert taken.code == 0, taken.err
+    (placed,) = json.loads((tmp_path / "b" / "run.json").read_text())["cells"].values()
+    manifest = json.loads((tmp_path / "b" / placed["bridge"] / "modbridge.json").read_text())
+    assert (manifest["seed"], manifest["data"]) == (0, kept["data"])
+
+
+def test_a_choice_by_pairs_is_not_forgotten(call: Call, world: Path, earlier: dict[str, Path]) -> None:
+    manifest = earlier["decoder"] / "modbridge.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "selection": {"by": "cider", "pairs": True}}))
+    weights = ("--set", f"decoder.weights={earlier['decoder']}")
+    (row,) = call("run", world, *weights, "--json").json["rows"]
+    assert row["select"] == "cider"
+    assert "pairs (selection)" in row["needs"]
+    again = call("check", world, *weights, "--set", "select.by=cider")
+    assert again.code == 1
+    assert "there are none to choose among" in again.err
+
+
+def test_a_sweep_may_not_change_what_weights_were_fitted_with(
+    call: Call, world: Path, earlier: dict[str, Path]
+) -> None:
+    sets = ("--set", f"bridge={{type: mean_shift, weights: {earlier['bridge']}}}")
+    content = json.loads((earlier["bridge"] / "modbridge.json").read_text())
+    field, value = next((n, v) for n, v in content["config"].items() if n not in ("type", "weights"))
+    result = call("check", world, *sets, "--set", f"gap.sweep={{{field}: [{value}]}}")
+    assert result.code == 0, result.err
+    if field == "frame":  # changes the crossing alone, so it may be swept
+        assert call("check", world, *sets, "--set", "gap.sweep={frame: [centred, text]}").code == 0
+
+
+def test_weights_and_splits(call: Call, world: Path, earlier: dict[str, Path]) -> None:
+    sets = ("--set", f"bridge.weights={earlier['bridge']}", "--set", "gap.fit=16")
+    result = call("gap", world, "--no-report", "--json", *sets)
+    assert result.code == 0, result.err
+    assert "not fitted anew on each split" in result.err
+    row = next(row for row in result.json["rows"] if row["bridge"] == "mean_shift")
+    assert "weights (not fitted on the split)" in row["needs"]
+
+
+def test_a_hub_address_is_told_apart_from_a_folder(call: Call, world: Path) -> None:
+    result = call("check", world, "--set", "bridge.weights=hf://org/name")
+    assert result.code == 1
+    assert "expected a local folder, found the address hf://org/name" in result.err

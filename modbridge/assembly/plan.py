@@ -88,9 +88,10 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     taken += [("decoder", config.decoder)]
     taken += [(f"gap.bridges.{i}", bridge) for i, bridge in enumerate(config.gap.bridges)]
     for path, part in taken:
-        ports = {"text": trained} if part is config.decoder else {"text": text, "source": source}
-        if part is not None:
-            _weights_fit(part, path, ports, problems)
+        standing = {"text": trained} if part is config.decoder else {"text": text, "source": source}
+        # The space of an encoder that the run trains is known once it is trained; weights are compared with it then.
+        if part is not None and (ports is not None or not config.encoder.needs_fit):
+            _weights_fit(part, path, standing, problems)
     uses = {"train": "train the decoder on", "validation": "judge the decoder by", "test": "score captions against"}
     for name, what in uses.items() if config.decoder is not None else ():
         part = getattr(config.data, name)
@@ -104,6 +105,9 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
 
 def _selection(config: PipelineConfig) -> list[Problem]:
     """What is wrong with the choice of the decoder's weights, as far as it can be told without plugins."""
+    if config.decoder is not None and config.decoder.weights is not None and config.select.by not in (None, LAST):
+        message = "the decoder's weights are given, so there are none to choose among"
+        return [Problem("select.by", message, hint="leave `select` out, or decoder.weights")]
     if config.selected_by == LAST:
         return []
     if config.data.validation is None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from modbridge.config.component import ComponentConfig
+from modbridge.config.kinds import FittedConfig
 from modbridge.config.weights import disagreements, kept_config, laid_over
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
@@ -53,7 +54,7 @@ def check_block(
         problems.append(Problem(f"{dotted}type", str(error)))
         return None
     kept: dict[str, Any] | None = None
-    if block.get("weights") is not None and "weights" in cls.model_fields:
+    if block.get("weights") is not None and issubclass(cls, FittedConfig):
         kept = kept_config(kind, block, path, problems)
         if kept is None:
             return None

@@ -63,7 +63,8 @@ class FittedConfig(ComponentConfig):
 
     weights: str | None = None
     """A folder that holds it fitted already (an artefact of a run or of `modbridge import-weights`), to take it from
-    instead of fitting. What it was fitted with stands there; fields given beside it must agree."""
+    instead of fitting. What it was fitted with stands there: fields given beside it must agree, and those that only say
+    how to train are passed over. A relative path starts at the working directory."""
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but weights count by their content, not by where they lie."""

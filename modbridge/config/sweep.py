@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from modbridge.config.blocks import check_model
+from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import BridgeConfig
 from modbridge.config.pipeline import PipelineConfig, dump
 from modbridge.errors import ConfigError, Problem
@@ -35,11 +36,29 @@ def gap_bridges(config: PipelineConfig) -> list[BridgeConfig]:
                 changed = _with(changed, name, value, f"gap.sweep.{name}", problems)
                 if changed is None:
                     break
+            if changed is not None and not _still_of_its_weights(bridge, changed):
+                names = ", ".join(name for name, _ in axes)
+                problems.append(
+                    Problem(
+                        f"gap.sweep.{axes[0][0]}",
+                        f"{names} would change the fit, but the weights of {bridge.type!r} are given",
+                        hint="sweep what changes only the crossing, or leave `weights` out to fit each",
+                    )
+                )
+                break
             if changed is not None and dump(changed) not in map(dump, found):
                 found.append(changed)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return found
+
+
+def _still_of_its_weights(before: ComponentConfig, after: ComponentConfig) -> bool:
+    """Whether every component whose weights are given would still have been fitted as they were."""
+    if getattr(before, "weights", None) is not None and before.key_fields() != after.key_fields():
+        return False
+    changed = after.parts()
+    return all(name in changed and _still_of_its_weights(part, changed[name]) for name, part in before.parts().items())
 
 
 def _has(block: Any, name: str) -> bool:

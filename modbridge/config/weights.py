@@ -29,6 +29,11 @@ def manifest_hash(weights: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
 
 
+def has_weights(config: ComponentConfig) -> bool:
+    """Whether a component, or one of its parts, is taken from an artefact."""
+    return getattr(config, "weights", None) is not None or any(map(has_weights, config.parts().values()))
+
+
 def require_ports(weights: str, component: str, ports: Mapping[str, Port]) -> None:
     """Raise PortError if an artefact was fitted in another space than that of `ports`, where it is to stand."""
     manifest = json.loads((weights_folder(weights) / MANIFEST).read_text(encoding="utf-8"))
@@ -41,11 +46,21 @@ def require_ports(weights: str, component: str, ports: Mapping[str, Port]) -> No
             )
 
 
+def kept_selection(weights: str) -> dict[str, Any]:
+    """How the weights in an artefact were chosen while they were trained (`by`, `pairs`); empty if they were not."""
+    manifest = json.loads((weights_folder(weights) / MANIFEST).read_text(encoding="utf-8"))
+    return dict(manifest.get("selection") or {})
+
+
 def kept_config(kind: str, block: Mapping[str, Any], path: str, problems: list[Problem]) -> dict[str, Any] | None:
     """The config in the artefact that `block["weights"]` names; None, and a problem, if it holds no such component."""
     weights, where = block["weights"], f"{path}.weights".lstrip(".")
     if not isinstance(weights, str):
         problems.append(Problem(where, f"expected a folder that modbridge wrote, found {weights!r}"))
+        return None
+    if "://" in weights:
+        hint = "fetch it first: `hf download ORG/NAME --local-dir DIR`, then weights: DIR"
+        problems.append(Problem(where, f"expected a local folder, found the address {weights}", hint=hint))
         return None
     file = weights_folder(weights) / MANIFEST
     hint = "a folder that `modbridge run` (under artefacts/) or `modbridge import-weights` wrote"
@@ -92,20 +107,29 @@ def disagreements(kept: ComponentConfig, wanted: ComponentConfig, path: str, wei
     """Fields in which what is wanted could not have come out of the artefact."""
     before, after = _leaves(kept.key_fields()), _leaves(wanted.key_fields())
     names = [name for name in {**before, **after} if name != "weights" and before.get(name) != after.get(name)]
-    return [
+    problems = [
         Problem(
             f"{path}.{name}".lstrip("."),
-            f"is {after.get(name)!r}, but {weights} was fitted with {before.get(name)!r}",
+            f"is {after[name]!r}, but {weights} was fitted with {before[name]!r}",
             hint="leave it out, or leave `weights` out to fit anew",
         )
         for name in names
+        if name in before and name in after
     ]
+    alone = [name for name in names if (name in before) != (name in after)]
+    if alone:
+        here, there = ("here", f"in {weights}") if alone[0] in after else (f"in {weights}", "here")
+        message = f"{', '.join(alone)}: part of the fit {here} but not {there}"
+        hint = "what is left to fitting (`auto`) must be the same in both; or leave `weights` out to fit anew"
+        problems.append(Problem(path, message, hint=hint))
+    return problems
 
 
 def without_weights(tree: Any) -> Any:
     """A dumped config that no longer says where weights came from: what it describes stands beside it."""
     if isinstance(tree, Mapping):
-        return {name: without_weights(value) for name, value in tree.items() if name != "weights"}
+        given = "type" in tree and isinstance(tree.get("weights"), str | None)
+        return {name: without_weights(value) for name, value in tree.items() if not (given and name == "weights")}
     if isinstance(tree, list):
         return [without_weights(value) for value in tree]
     return tree

@@ -84,8 +84,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
         def build(out: Path, work: Path) -> None:
             given = _inputs(session, cell, config)
             if config.weights is not None:
-                load_weights(bridge, config.weights)
-                session.save(bridge, "bridge", out, seed=cell.config.seed, data=given)
+                session.save(bridge, "bridge", out, **load_weights(bridge, config.weights))
                 StageFitting(session, work, cell.config.seed, label).write_log(out)
                 return
             text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)

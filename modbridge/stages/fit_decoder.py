@@ -126,9 +126,9 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
         def build(out: Path, work: Path) -> None:
             data = embed_key(session, cell, "train", "text")
             if config.weights is not None:
-                load_weights(decoder, config.weights)
+                origin = load_weights(decoder, config.weights)
                 StageFitting(session, work, cell.config.seed, label).write_log(out)
-                session.save(decoder, "decoder", out, seed=cell.config.seed, data=data)
+                session.save(decoder, "decoder", out, **origin)
                 return
             text = embeddings(session, cell, "train", "text")
             targets = texts_of(session, cell, text.keys)

@@ -14,6 +14,7 @@ from modbridge.config.blocks import check_block
 from modbridge.config.kinds import BridgeConfig
 from modbridge.config.pipeline import dump
 from modbridge.config.sweep import gap_bridges
+from modbridge.config.weights import has_weights
 from modbridge.cost import cost_of
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.geometry import Statistics
@@ -103,6 +104,12 @@ def before_entry(session: Session, cell: Cell) -> Entry | None:
 def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> Entry:
     varied = cell.varied if bridge in others else {k: v for k, v in cell.varied.items() if not k.startswith("bridge")}
     name: Row = {**varied, "cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs)}
+    if cell.config.gap.fit is not None and has_weights(bridge):
+        name["needs"] += ["weights (not fitted on the split)"]
+        session.talk.say(
+            f"gap: {cell.label}: the weights of {bridge.type!r} are given and not fitted anew on each split; the row "
+            f"tells something only if they have not seen the held-out items"
+        )
     if fields := told_apart(bridge, others):
         name["fields"] = fields
     measures, runs = [], []

@@ -19,7 +19,7 @@ from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.generate import Generated, generated
-from modbridge.stages.select import needs
+from modbridge.stages.select import chosen_by, needs
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row
@@ -121,8 +121,9 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     notes = {name: score["note"] for name, score in content["scores"].items() if score["note"]}
     lost = [name for name, score in content["scores"].items() if columns[name] is None and score["corpus"] is not None]
     notes |= dict.fromkeys(lost, "the metric gave no finite number")
-    if cell.config.selects_with_pairs:
-        notes["select"] = f"by {cell.config.selected_by}, on validation media with their captions: it takes pairs"
+    by, pairs = chosen_by(cell)
+    if pairs:
+        notes["select"] = f"by {by}, on validation media with their captions: it takes pairs"
     return {
         **identity(cell),
         **chosen(fitted_bridge(session, cell, cell.config.bridge).bridge, "cross"),
@@ -153,7 +154,7 @@ def identity(cell: Cell) -> dict[str, Any]:
         "cell": cell.label,
         "bridge": "oracle" if oracle else cell.config.bridge.type,
         "augment": cell.config.augmenter.augments_by,
-        "select": cell.config.selected_by,
+        "select": chosen_by(cell)[0],
         "needs": needs(cell),
         "seed": cell.config.seed,
     }

@@ -13,6 +13,7 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.selection import metric_column
+from modbridge.config.weights import kept_selection
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.fitting import Judge
@@ -29,7 +30,17 @@ PAIRS = "pairs (selection)"
 
 def needs(cell: Cell) -> list[str]:
     """Which data a cell's bridge takes to be fitted, and its decoder to be chosen; for the tables."""
-    return sorted(cell.config.bridge.needs) + ([PAIRS] if cell.config.selects_with_pairs else [])
+    return sorted(cell.config.bridge.needs) + ([PAIRS] if chosen_by(cell)[1] else [])
+
+
+def chosen_by(cell: Cell) -> tuple[str, bool]:
+    """What the weights of a cell's decoder are chosen by, and whether that takes pairs; of given weights as their
+    artefact says."""
+    config = cell.config
+    if config.decoder is not None and config.decoder.weights is not None:
+        kept = kept_selection(config.decoder.weights)
+        return str(kept.get("by", LAST)), bool(kept.get("pairs", False))
+    return config.selected_by, config.selects_with_pairs
 
 
 def require_selection(session: Session, cell: Cell) -> None:
@@ -51,6 +62,29 @@ def require_selection(session: Session, cell: Cell) -> None:
     if problem is not None:
         where = cell.document.where(problem.path)
         raise ConfigError([Problem(problem.path, problem.message, where=where, hint=problem.hint)])
+    _require_apart(session, cell)
+
+
+def _require_apart(session: Session, cell: Cell) -> None:
+    """Raise DataError where validation items are items of training or test too, by key and texts."""
+    data = cell.config.data
+    assert data.validation is not None
+    judged = session.source(data.validation)
+    rows = {key: row for row, key in enumerate(judged.keys())}
+    for name, config in (("train", data.train), ("test", data.test)):
+        if config is None:
+            continue
+        other = session.source(config)
+        shared = [
+            key for row, key in enumerate(other.keys()) if key in rows and other.texts(row) == judged.texts(rows[key])
+        ]
+        if shared:
+            told = "fitted" if name == "train" else "measured"
+            raise DataError(
+                f"{len(shared)} of {len(rows)} items of data.validation are items of data.{name} too, the first "
+                f"{shared[0]!r}: weights would be chosen on what they are {told} on. Give other items, or select: "
+                f"{{by: last}}."
+            )
 
 
 def selection_key(session: Session, cell: Cell) -> list[Any]:

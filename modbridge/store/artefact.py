@@ -113,13 +113,15 @@ def load_component(component: Component[Any], folder: Path, *, verify: bool = Tr
     return manifest
 
 
-def load_weights(component: Component[Any], weights: str) -> None:
-    """Fill a component with the fitted one that its config's `weights` names, instead of fitting it.
+def load_weights(component: Component[Any], weights: str) -> dict[str, Any]:
+    """Fill a component with the fitted one that its config's `weights` names, instead of fitting it; gives where that
+    came from (seed, data, how it was imported or chosen), for the new artefact's manifest.
 
     Raises ArtefactError for a damaged folder, PortError for one that was fitted in another space.
     """
     require_ports(weights, component.config.type, component.context.ports)
-    load_component(component, weights_folder(weights))
+    manifest = load_component(component, weights_folder(weights))
+    return {name: manifest[name] for name in ("seed", "data", "imported", "selection") if name in manifest}
 
 
 def _card(component: Component[Any], manifest: Mapping[str, Any]) -> str:

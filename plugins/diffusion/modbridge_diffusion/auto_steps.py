@@ -41,7 +41,7 @@ def sample(vectors: Embeddings, seed: int) -> tuple[torch.Tensor, Draw]:
 
 def levels(timesteps: int) -> list[int]:
     """The noise levels tried: every twentieth part of the process."""
-    return sorted({round(timesteps * i / LEVELS) for i in range(1, LEVELS)} - {0})
+    return sorted({round(timesteps * i / LEVELS) for i in range(1, LEVELS)} - {0, timesteps})
 
 
 def best_start_step(source: torch.Tensor, text: torch.Tensor, refine: Refine, draw: Draw, timesteps: int) -> int:
@@ -75,7 +75,7 @@ def best_augment_step(
             share = (target - before[1]) / (found - before[1])
             return round(before[0] + share * (step - before[0]))
         before = (step, max(found, before[1]) if before else found)
-    return start or levels(timesteps)[0]
+    return min(start, timesteps - 1) or levels(timesteps)[0]
 
 
 def _nearest_distance(x: torch.Tensor, clean: torch.Tensor) -> float:

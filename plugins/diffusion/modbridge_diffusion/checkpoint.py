@@ -75,7 +75,7 @@ def mean_of(file: Path, dim: int) -> torch.Tensor:
     if file.suffix == ".npy":
         try:
             found = torch.from_numpy(np.load(file, allow_pickle=False))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"the mean {file} cannot be read: {error}.") from None
     else:
         found = _load(file)
@@ -85,10 +85,10 @@ def mean_of(file: Path, dim: int) -> torch.Tensor:
         raise DataError(f"the mean {file} has shape {tuple(found.shape)}, expected ({dim},): it is of another space.")
     mean = found.reshape(-1).float()
     length = float(mean.norm())
-    if not length < 1:
+    if not 0 < length < 1:
         raise DataError(
-            f"the mean {file} has length {length:.3g}, but a mean of unit vectors is shorter than 1: it was taken of "
-            f"vectors that were not normalised, or it is no mean."
+            f"the mean {file} has length {length:.3g}, but a mean of unit vectors lies between 0 and 1: it was "
+            f"taken of vectors that were not normalised, or it is no mean."
         )
     return mean
 

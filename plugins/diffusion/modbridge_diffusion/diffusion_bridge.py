@@ -75,6 +75,8 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
             raise DataError(
                 f"the bridge {self.config.type!r} needs text vectors to be fitted; the training data gave none."
             )
+        for given in (data.text, data.source):
+            _require_finite(given)
         if self.config.centre:
             texts = Statistics.of(text)
             found.text_mean.copy_(texts.mean)
@@ -176,3 +178,15 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         """Ours: a direction of the centred space set at the texts' usual distance from their mean, on the unit
         sphere."""
         return to_text_frame(z, self.statistics.text_mean, self.statistics.text_radius)
+
+
+def _require_finite(given: Embeddings | None) -> None:
+    if given is None:
+        return
+    whole = torch.isfinite(given.values).all(dim=1)
+    if not bool(whole.all()):
+        bad = [given.keys[i] for i in torch.nonzero(~whole)[:, 0].tolist()]
+        raise DataError(
+            f"the {given.port.modality} vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} of "
+            f"{len(given)}). Embed them anew."
+        )

@@ -32,7 +32,8 @@ class DiffusionBridgeConfig(BridgeConfig):
     """S, the network calls a vector (authors' code 5; the paper's supplement says 12)."""
     augment_step: Annotated[Step | Literal["auto"], Affects("augment")] = Field(default=400, validate_default=True)
     """A, the noise level that text vectors are put at and brought back from before a decoder learns from them (authors
-    400, before October 2025 600); 0 only centres. `auto` (ours) chooses it from unpaired training vectors."""
+    400, before October 2025 600); 0 only centres. `auto` (ours) chooses it from unpaired training vectors, for sources
+    that this very bridge carries over from its own `start_step`."""
     eta: Annotated[float, Affects("cross"), Affects("augment")] = Field(default=0.0, ge=0.0, le=1.0)
     """DDIM's eta: 0 draws no noise in sampling (authors)."""
     centre: bool = True

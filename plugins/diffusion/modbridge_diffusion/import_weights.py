@@ -60,6 +60,8 @@ def command(
         raise ConfigError(
             [Problem("--text-mean, --source-mean", "found one mean", hint="give both for a whole bridge, or neither")]
         )
+    if modality == "text" or not space.strip():
+        raise ConfigError([Problem("--modality, --space", "expected a modality beside text, and the space's name")])
     folder = Path(out)
     if folder.exists():
         raise DataError(f"{folder} exists; nothing was written. Give another folder with --out.")

@@ -163,3 +163,22 @@ def test_on_real_vectors_the_choice_is_as_good_as_the_best_of_a_sweep(requires_d
         best.append(max(harmonic(step) for step in (50, 100, 150, 200, 250, 300, 400)))
         chosen.append(harmonic("auto"))
     assert np.mean(chosen) > np.mean(best) - 0.02
+
+
+def test_a_choice_is_always_a_step_that_exists(data: FitData) -> None:
+    for timesteps, start in ((2, "auto"), (3, "auto"), (6, 6), (200, 200)):
+        prior = {"type": "ddpm", "denoiser": "gaussian", "timesteps": timesteps}
+        built = bridge(16, prior=prior, start_step=start, augment_step="auto")
+        built.fit(data, MemoryFitting())
+        assert 1 <= int(built.chosen()["augment_step"]) <= timesteps - 1
+        assert torch.isfinite(built.augment(data.text).values).all()
+
+
+@pytest.mark.parametrize("side", ["text", "source"])
+def test_vectors_that_are_no_numbers_are_named(data: FitData, side: str) -> None:
+    sides = {"text": data.text, "source": data.require_source("x")}
+    values = sides[side].values.clone()
+    values[3, 2] = torch.nan
+    sides[side] = Embeddings(values, sides[side].port, sides[side].keys)
+    with pytest.raises(DataError, match=rf"vectors of {sides[side].keys[3]} hold NaN or infinity \(1 of 120\)"):
+        bridge(16, start_step=40).fit(FitData(**sides), MemoryFitting())
