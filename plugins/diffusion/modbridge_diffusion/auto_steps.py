@@ -8,6 +8,8 @@ Ours. Both look only at where clouds of vectors lie, all of them from the traini
 - A, `augment_step`: a decoder should be trained on texts that are as blurred as bridged vectors will be. How far a
   bridged vector is from its own text takes pairs to know; how far it is from the nearest training text does not. So A
   is the level at which noised and denoised texts are, on average, as far from the nearest text as bridged vectors are.
+  An error that lands on another plausible text is invisible to this, so A is rather a lower bound: on the demo M comes
+  within .03 of the best of a sweep on five seeds, A costs up to .085 (docs/explanation/demo.md).
 
 The network is called T / 50 times `num_steps` on at most SAMPLE vectors of each side, chosen by the hash of their keys.
 """
