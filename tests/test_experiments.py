@@ -260,6 +260,13 @@ def test_cost_of_the_authors_network(call: Callable[..., Any], cache: Path, monk
     assert reported == {OURS: {"macs": 1.63e9, "item_seconds": 0.27}}
 
 
+def test_cost_in_small(call: Callable[..., Any], cache: Path) -> None:
+    done = call("gap", FOLDER / "cost.yaml", "--profile", "smoke", "--cache", cache, "--no-report", toy=False)
+    assert done.code == 0, done.err
+    assert "toy world" in done.out
+    assert "1.63 G" in done.out
+
+
 def test_the_papers_wording_in_small(call: Callable[..., Any], cache: Path, tmp_path: Path) -> None:
     config, out = FOLDER / "coco.yaml", tmp_path / "run"
     done = call("run", config, "--profile", "paper,smoke", "--cache", cache, "--out", out, "--json", toy=False)

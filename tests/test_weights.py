@@ -159,16 +159,25 @@ def test_a_choice_by_pairs_is_not_forgotten(call: Call, world: Path, earlier: di
     assert "there are none to choose among" in again.err
 
 
-def test_a_sweep_may_not_change_what_weights_were_fitted_with(
-    call: Call, world: Path, earlier: dict[str, Path]
-) -> None:
-    sets = ("--set", f"bridge={{type: mean_shift, weights: {earlier['bridge']}}}")
-    content = json.loads((earlier["bridge"] / "modbridge.json").read_text())
-    field, value = next((n, v) for n, v in content["config"].items() if n not in ("type", "weights"))
-    result = call("check", world, *sets, "--set", f"gap.sweep={{{field}: [{value}]}}")
-    assert result.code == 0, result.err
-    if field == "frame":  # changes the crossing alone, so it may be swept
-        assert call("check", world, *sets, "--set", "gap.sweep={frame: [centred, text]}").code == 0
+def test_a_sweep_may_not_change_what_weights_were_fitted_with(call: Call, world: Path, tmp_path: Path) -> None:
+    block = "bridge={type: diffusion_bridge, frame: text, start_step: 20, augment_step: 10, prior: {type: ddpm, "
+    block += "timesteps: 50, denoiser: gaussian}}"
+    assert call("run", world, "--set", block, "--out", tmp_path / "run").code == 0
+    (placed,) = json.loads((tmp_path / "run" / "run.json").read_text())["cells"].values()
+    folder = tmp_path / "run" / placed["bridge"]
+    whole = ("--set", f"bridge={{type: diffusion_bridge, weights: {folder}}}")
+    part = (
+        "--set",
+        f"bridge={{type: diffusion_bridge, start_step: 20, prior: {{type: ddpm, weights: {folder}/prior}}}}",
+    )
+    part += ("--set", "bridge.augment_step=10", "--set", "bridge.frame=text")
+    for sets in (whole, part):  # what changes the crossing alone may be swept
+        result = call("check", world, *sets, "--set", "gap.sweep={start_step: [0, 10, 20]}")
+        assert result.code == 0, result.err
+    for sets, sweep in ((whole, "centre: [true, false]"), (whole, "prior.radius: [5, 1]"), (part, "prior.radius: [1]")):
+        refused = call("check", world, *sets, "--set", f"gap.sweep={{{sweep}}}")
+        assert refused.code == 1, sweep
+        assert "would change the fit, but the weights" in refused.err
 
 
 def test_weights_and_splits(call: Call, world: Path, earlier: dict[str, Path]) -> None:

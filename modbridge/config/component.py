@@ -69,6 +69,13 @@ class ComponentConfig(BaseModel):
         return fields
 
 
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The values of nested blocks by dotted name; lists stay whole."""
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {k: v for name, item in tree.items() for k, v in flat(item, f"{path}.{name}".lstrip(".")).items()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

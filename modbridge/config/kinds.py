@@ -94,6 +94,11 @@ class BridgeConfig(FittedConfig):
     augmentation: ClassVar[Augmentation] = "none"
 
     @property
+    def chosen_by_fitting(self) -> tuple[str, ...]:
+        """The fields that are left to fitting (`start_step: auto`); the bridge's `chosen` says what they became."""
+        return ()
+
+    @property
     def augments_by(self) -> Augmentation:
         """`augmentation`, or "none" where a field turns it off."""
         return self.augmentation

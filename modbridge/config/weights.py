@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modbridge.config.component import ComponentConfig
+from modbridge.config.component import ComponentConfig, flat
 from modbridge.errors import Problem
 from modbridge.spaces import Port
 
@@ -105,7 +105,7 @@ def _one_type(kept: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 
 def disagreements(kept: ComponentConfig, wanted: ComponentConfig, path: str, weights: str) -> list[Problem]:
     """Fields in which what is wanted could not have come out of the artefact."""
-    before, after = _leaves(kept.key_fields()), _leaves(wanted.key_fields())
+    before, after = flat(kept.key_fields()), flat(wanted.key_fields())
     names = [name for name in {**before, **after} if name != "weights" and before.get(name) != after.get(name)]
     problems = [
         Problem(
@@ -133,9 +133,3 @@ def without_weights(tree: Any) -> Any:
     if isinstance(tree, list):
         return [without_weights(value) for value in tree]
     return tree
-
-
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {k: v for name, item in tree.items() for k, v in _leaves(item, f"{path}.{name}".lstrip(".")).items()}

@@ -11,6 +11,7 @@ import numpy as np
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
 from modbridge.config.blocks import check_block
+from modbridge.config.component import flat
 from modbridge.config.kinds import BridgeConfig
 from modbridge.config.pipeline import dump
 from modbridge.config.sweep import gap_bridges
@@ -116,9 +117,9 @@ def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[
     for seed, split in splits(session, cell):
         found = gap_measures(session, cell, bridge, split)
         measures.append((split, found))
-        fitted = fitted_bridge(session, cell, bridge, split.fit if split else None)
         one = {} if split is None else {"split": seed}
-        runs.append({**name, **one, **chosen(fitted.bridge, "cross"), **found.columns})
+        open_steps = chosen(session, cell, bridge, "cross", split.fit if split else None)
+        runs.append({**name, **one, **open_steps, **found.columns})
     (row,) = summarise(runs, "split")
     if cell.config.gap.cost:
         # Timed anew at every call, and of one split: nothing that is kept or compared depends on it.
@@ -149,16 +150,10 @@ def _similarity(session: Session, cell: Cell, entries: Sequence[Entry]) -> tuple
 
 def told_apart(bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> str:
     """The fields in which a bridge differs from others of its type in one table: "start_step=300"; "" if alone."""
-    own = leaves(dump(bridge))
-    alike = [leaves(dump(other)) for other in others if other.type == bridge.type]
-    differing = [name for name in own if any(leaves.get(name) != own[name] for leaves in alike)]
+    own = flat(dump(bridge))
+    alike = [flat(dump(other)) for other in others if other.type == bridge.type]
+    differing = [name for name in own if any(values.get(name) != own[name] for values in alike)]
     return ", ".join(f"{name}={own[name]}" for name in differing)
-
-
-def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for name, item in tree.items() for k, v in leaves(item, f"{path}.{name}".lstrip(".")).items()}
 
 
 def splits(session: Session, cell: Cell) -> list[tuple[int, Split | None]]:

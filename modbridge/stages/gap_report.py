@@ -15,6 +15,7 @@ import torch
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.config.component import flat
 from modbridge.config.pipeline import dump
 from modbridge.figures import (
     Clouds,
@@ -30,7 +31,7 @@ from modbridge.gap_tables import HEADINGS, as_html, markdown, tables
 from modbridge.geometry import unit
 from modbridge.measures import comparable
 from modbridge.stages.cross import crossed, held_out, text_statistics
-from modbridge.stages.gap import BEFORE, Entry, GapResult, before_entry, is_before, leaves
+from modbridge.stages.gap import BEFORE, Entry, GapResult, before_entry, is_before
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.report import GAP, claim_folder, installed_versions
 from modbridge.store.keys import stable_hash, tensor_hash
@@ -156,7 +157,7 @@ def _chosen(entries: Sequence[Entry]) -> list[Entry]:
     families: dict[str, list[Entry]] = {}
     for entry in entries:
         swept = {*entry.cell.config.gap.sweep, *(name.removeprefix("bridge.") for name in entry.cell.varied)} - {"type"}
-        kind = {name: value for name, value in leaves(dump(entry.bridge)).items() if name not in swept}
+        kind = {name: value for name, value in flat(dump(entry.bridge)).items() if name not in swept}
         families.setdefault(stable_hash([kind, _beside_the_bridge(entry.cell)]), []).append(entry)
     best = [max(family, key=lambda entry: entry.row.get("harmonic_mean") or 0.0) for family in families.values()]
     return best[:PANELS]
@@ -218,10 +219,10 @@ def _histograms(entries: Sequence[Entry], prefix: str) -> list[tuple[str, Mappin
 def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Curve]]]]:
     """For every numeric field of a bridge in which rows differ that agree in all else: panels of curves over it."""
     found: dict[str, list[tuple[str, list[Curve]]]] = {}
-    flat = [(entry, leaves(dump(entry.bridge))) for entry in entries]
-    for field in dict.fromkeys(name for _, own in flat for name, value in own.items() if is_number(value)):
+    blocks = [(entry, flat(dump(entry.bridge))) for entry in entries]
+    for field in dict.fromkeys(name for _, own in blocks for name, value in own.items() if is_number(value)):
         families: dict[str, list[tuple[float, Entry]]] = {}
-        for entry, own in flat:
+        for entry, own in blocks:
             if is_number(value := own.get(field)):
                 rest = {name: other for name, other in own.items() if name != field}
                 family = stable_hash([rest, _beside_the_bridge(entry.cell)])

@@ -13,11 +13,10 @@ from modbridge.assembly.session import Session
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, DataError, Problem
-from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
-from modbridge.stages.fit_bridge import fitted_bridge
+from modbridge.stages.fit_bridge import Rows, fitted_bridge
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.select import chosen_by, needs
 from modbridge.store.artefact import read_manifest, write_manifest
@@ -126,8 +125,8 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
         notes["select"] = f"by {by}, on validation media with their captions: it takes pairs"
     return {
         **identity(cell),
-        **chosen(fitted_bridge(session, cell, cell.config.bridge).bridge, "cross"),
-        **chosen(fitted_bridge(session, cell, cell.config.augmenter).bridge, "augment"),
+        **chosen(session, cell, cell.config.bridge, "cross"),
+        **chosen(session, cell, cell.config.augmenter, "augment"),
         "n": len(generation.predictions),
         **measured(session, cell),
         **columns,
@@ -136,14 +135,17 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     }
 
 
-def chosen(bridge: Bridge[Any], *purposes: Purpose) -> Row:
-    """What fitting chose of the fields that change only `purposes`: {"chosen_start_step": 500}."""
-    fields = type(bridge.config).model_fields
-    return {
-        f"chosen_{name}": value
-        for name, value in bridge.chosen().items()
-        if any(isinstance(mark, Affects) and mark.purpose in purposes for mark in fields[name].metadata)
-    }
+def chosen(session: Session, cell: Cell, config: BridgeConfig, purpose: Purpose, rows: Rows | None = None) -> Row:
+    """What fitting chose of the fields that change only `purpose`: {"chosen_start_step": 500}. A bridge whose config
+    leaves nothing open is not even loaded."""
+    fields = type(config).model_fields
+    names = [
+        name
+        for name in config.chosen_by_fitting
+        if any(isinstance(mark, Affects) and mark.purpose == purpose for mark in fields[name].metadata)
+    ]
+    found = fitted_bridge(session, cell, config, rows).bridge.chosen() if names else {}
+    return {f"chosen_{name}": found[name] for name in names}
 
 
 def identity(cell: Cell) -> dict[str, Any]:

@@ -10,6 +10,7 @@ with a `radius` the norm is set to the expected one first, sqrt(ab C^2 + (1 - ab
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -22,7 +23,7 @@ MEMORY_CELLS = 2**24
 """How many pairs (vector, training vector) are held at once."""
 
 
-class ClosedForm(nn.Module):
+class ClosedForm(nn.Module, ABC):
     """(x_t (B, D), t int64 (B,) or (1,)) -> E[x_0 | x_t] (B, D). NaN until fitted."""
 
     alpha_bar: torch.Tensor
@@ -32,13 +33,13 @@ class ClosedForm(nn.Module):
         self.dim, self.radius = dim, radius
         self.register_buffer("alpha_bar", schedule.alpha_bar.clone(), persistent=False)
 
+    @abstractmethod
     def fit(self, clean: torch.Tensor) -> None:
         """Take up the clean vectors (N, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posterior(self, x: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
         """E[x_0 | x_t] for x_t (B, D) as the noise process gives it, `left` (B or 1, 1) the alpha_bar of its t."""
-        raise NotImplementedError
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         left = self.alpha_bar[t][:, None]
