@@ -14,7 +14,7 @@ from modbridge.errors import DataError, PortError
 if TYPE_CHECKING:
     import torch
 
-Frame = Literal["raw", "centred"]
+Frame = Literal["raw", "centred", "source"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class Port:
     """One modality's side of a space, and what has been done to the vectors there.
 
     `tokens`: None for vectors (B, D), n for sequences (B, n, D).
-    `frame`: "raw" as the encoder gives them, "centred" after a mean has been taken away.
+    `frame`: "raw" as the encoder gives them, "centred" after a mean has been taken away; "source" among the raw vectors
+    of the source modality, where some bridges carry the text that a decoder is trained on.
     `bridge`: the bridge the vectors came through, for messages; it does not decide compatibility.
     """
 

@@ -8,7 +8,7 @@ from modbridge.plugins import ComponentSpec, hookimpl
 
 SOURCES = "modbridge.builtin.source_config"
 VECTORS = "modbridge.builtin.precomputed_config"
-BRIDGES = "modbridge.builtin.bridge_config"
+BRIDGES = "modbridge.builtin.bridges.config"
 
 
 @hookimpl
@@ -54,7 +54,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             kind="bridge",
             name="identity",
             config=f"{BRIDGES}:IdentityConfig",
-            impl="modbridge.builtin.identity:IdentityBridge",
+            impl="modbridge.builtin.bridges.identity:IdentityBridge",
             summary="no bridge: source vectors stand in for text vectors as they are",
             example={"type": "identity"},
         )
@@ -64,7 +64,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             kind="bridge",
             name="mean_shift",
             config=f"{BRIDGES}:MeanShiftConfig",
-            impl="modbridge.builtin.mean_shift:MeanShiftBridge",
+            impl="modbridge.builtin.bridges.mean_shift:MeanShiftBridge",
             summary="moves the mean of the source vectors onto the mean of the text vectors",
             example={"type": "mean_shift"},
         )
@@ -74,7 +74,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             kind="bridge",
             name="c3",
             config=f"{BRIDGES}:C3Config",
-            impl="modbridge.builtin.c3:C3Bridge",
+            impl="modbridge.builtin.bridges.c3:C3Bridge",
             summary="C3: connect by centring, corrupt with Gaussian noise in training",
             example={"type": "c3"},
         )
@@ -84,7 +84,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             kind="bridge",
             name="capdec",
             config=f"{BRIDGES}:CapDecConfig",
-            impl="modbridge.builtin.capdec:CapDecBridge",
+            impl="modbridge.builtin.bridges.capdec:CapDecBridge",
             summary="CapDec: Gaussian noise on the text vectors in training, nothing at test",
             example={"type": "capdec"},
         )

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from modbridge.builtin.bridge_config import MeanShiftConfig
-from modbridge.builtin.statistics import StatisticsBridge
+from modbridge.builtin.bridges.config import MeanShiftConfig
+from modbridge.builtin.bridges.statistics import StatisticsBridge
 from modbridge.geometry import centre, unit
 from modbridge.noise import Draw
 

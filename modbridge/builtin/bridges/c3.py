@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from modbridge.builtin.bridge_config import C3Config
-from modbridge.builtin.statistics import StatisticsBridge
+from modbridge.builtin.bridges.config import C3Config
+from modbridge.builtin.bridges.statistics import StatisticsBridge
 from modbridge.geometry import centre, unit
 from modbridge.noise import Draw
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from modbridge.builtin.bridge_config import IdentityConfig
+from modbridge.builtin.bridges.config import IdentityConfig
 from modbridge.interfaces import Bridge, FitData, Fitting
 from modbridge.noise import Draw
 

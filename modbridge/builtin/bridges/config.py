@@ -9,7 +9,7 @@ from pydantic import Field
 from modbridge.config.component import Affects
 from modbridge.config.kinds import Augmentation, BridgeConfig
 from modbridge.errors import PortError
-from modbridge.spaces import Port
+from modbridge.spaces import Frame, Port
 
 BridgeFrame = Literal["centred", "text"]
 Noise = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Affects("augment")]
@@ -37,12 +37,22 @@ class VectorBridgeConfig(BridgeConfig):
         return source.changed(bridge=self.type, frame=self.ends_in)
 
     def augments(self, text: Port) -> Port:
-        return text.changed(bridge=self.type, frame=self.ends_in)
+        if text.tokens is not None or (text.frame != "raw" and not self.keeps_frame):
+            raise PortError(
+                f"the bridge {self.type!r} prepares raw text vectors, one an item; found {text}. Among several "
+                f"augmenters it must come first."
+            )
+        return text.changed(bridge=self.type, frame=text.frame if self.keeps_frame else self.ends_in)
 
     @property
-    def ends_in(self) -> Literal["raw", "centred"]:
+    def ends_in(self) -> Frame:
         """The frame of the vectors it gives."""
         return "raw"
+
+    @property
+    def keeps_frame(self) -> bool:
+        """Whether `augment` works in any frame and stays there, so that it may follow other augmenters."""
+        return False
 
 
 class IdentityConfig(BridgeConfig):
@@ -64,8 +74,12 @@ class MeanShiftConfig(VectorBridgeConfig):
         return frozenset({"text", "source"})
 
     @property
-    def ends_in(self) -> Literal["raw", "centred"]:
+    def ends_in(self) -> Frame:
         return "centred" if self.frame == "centred" else "raw"
+
+    @property
+    def keeps_frame(self) -> bool:
+        return self.frame == "text"
 
 
 class C3Config(VectorBridgeConfig):
@@ -84,7 +98,7 @@ class C3Config(VectorBridgeConfig):
         return frozenset({"text", "source"})
 
     @property
-    def ends_in(self) -> Literal["raw", "centred"]:
+    def ends_in(self) -> Frame:
         return "centred" if self.frame == "centred" else "raw"
 
 
@@ -94,3 +108,7 @@ class CapDecConfig(VectorBridgeConfig):
     augmentation: ClassVar[Augmentation] = "noise"
 
     noise_std: Noise = AUTHORS_STD
+
+    @property
+    def keeps_frame(self) -> bool:
+        return True

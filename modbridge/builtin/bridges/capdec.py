@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from modbridge.builtin.bridge_config import CapDecConfig
+from modbridge.builtin.bridges.config import CapDecConfig
 from modbridge.geometry import unit
 from modbridge.interfaces import Bridge, FitData, Fitting
 from modbridge.noise import Draw
