@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """A cell whose parts are right by themselves but do not fit together, and why."""
+
+    label: str
+    problems: list[Problem]
+    config: PipelineConfig
+    varied: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """A config file, read and checked. `to_be_given`: declared paths without value that a cell refers to."""
+    """A config file, read and checked. `to_be_given`: declared paths without value that a cell refers to. `misfits`:
+    cells left out because their parts do not fit together, where that was allowed."""
 
     path: Path
     cells: list[Cell]
     to_be_given: list[str]
+    misfits: list[Misfit] = field(default_factory=list)
 
     @property
     def first(self) -> Cell:
@@ -59,9 +71,11 @@ def load_experiment(
     sets: Sequence[str] = (),
     vary: Sequence[str] = (),
     profile: str | None = None,
+    allow_misfits: bool = False,
 ) -> Experiment:
     """Read, merge and check a config with everything that it asks for, before any weight loads.
 
+    `allow_misfits`: leave out cells whose parts do not fit together, as long as others are left; a matrix has some.
     Raises ConfigError with every mistake, each with its file and line.
     """
     path = Path(path)
@@ -72,6 +86,7 @@ def load_experiment(
         raise ConfigError([Problem("variants", "expected a block of NAME: overrides", where=base.where("variants"))])
     points = expand(parse_vary(vary)) if vary else [("", [])]
     cells: list[Cell] = []
+    misfits: list[Misfit] = []
     to_be_given: dict[str, None] = {}
     for variant in variants:
         for label, point in points:
@@ -80,17 +95,27 @@ def load_experiment(
                 document.tree["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip(".") or "run"
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
             to_be_given |= dict.fromkeys(_referred_to(document))
-            cell = _check(name, document, registry, problems)
-            if cell:
-                varied = {at: _typed(text) for at, text in (item.split("=", 1) for item in point)}
-                cells.append(Cell(cell.label, cell.config, cell.plan, document, varied))
+            varied = {at: _typed(text) for at, text in (item.split("=", 1) for item in point)}
+            found: list[Problem] = []
+            config = check_pipeline(document.tree, registry, found)
+            plan = _plan(config, found) if config is not None else None
+            found = [replace(p, where=p.where or document.where(p.path)) for p in found]
+            if config is not None and plan is not None:
+                cells.append(Cell(name, config, plan, document, varied))
+            elif config is not None:
+                misfits.append(Misfit(name, found, config, varied))
+            else:
+                problems += _untold(found, problems)
+    if not (allow_misfits and cells):
+        for misfit in misfits:
+            problems += _untold(misfit.problems, problems)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     main = cells[0].config.main
     if main is not None and main not in [cell.label for cell in cells] and main not in variants:
         labels = ", ".join(cell.label for cell in cells)
         raise ConfigError([Problem("main", f"names no variant: {main!r}", where=base.where("main"), hint=labels)])
-    return Experiment(path, cells, list(to_be_given))
+    return Experiment(path, cells, list(to_be_given), misfits)
 
 
 def _typed(text: str) -> Any:
@@ -126,19 +151,18 @@ def _referred_to(document: Document) -> list[str]:
     return [name for name in document.to_be_given if name in names]
 
 
-def _check(label: str, document: Document, registry: Registry, problems: list[Problem]) -> Cell | None:
-    found: list[Problem] = []
-    config = check_pipeline(document.tree, registry, found)
-    plan: Plan | None = None
-    if config is not None:
-        try:
-            plan = make_plan(config)
-        except ConfigError as error:
-            found += error.problems
-        except ModbridgeError as error:
-            found.append(Problem("", str(error)))
-    told = {problem.path for problem in problems if problem.path}
-    problems += [
-        Problem(p.path, p.message, p.where or document.where(p.path), p.hint) for p in found if p.path not in told
-    ]
-    return Cell(label, config, plan, document) if config is not None and plan is not None else None
+def _untold(found: Sequence[Problem], told: Sequence[Problem]) -> list[Problem]:
+    """The problems of places of which none is told yet: the same mistake stands in every cell."""
+    paths = {problem.path for problem in told if problem.path}
+    return [problem for problem in found if problem.path not in paths]
+
+
+def _plan(config: PipelineConfig, problems: list[Problem]) -> Plan | None:
+    """The plan of a checked pipeline; where its parts do not fit together, None and the reasons."""
+    try:
+        return make_plan(config)
+    except ConfigError as error:
+        problems += error.problems
+    except ModbridgeError as error:
+        problems.append(Problem("", str(error)))
+    return None

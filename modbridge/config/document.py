@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modbridge.config.grid import with_grid
 from modbridge.config.interpolation import interpolate
 from modbridge.config.overrides import apply_sets, deep_merge, merge_marks, parse_set
 from modbridge.config.reading import KeyPath, Mark, Marks, dotted, nearest_mark, read_yaml
@@ -58,8 +59,9 @@ def load_document(
 
     The file is laid over the one it `extends` (a path relative to itself). Over the result comes its block
     `profiles.PROFILE`, which may change variants too (of several, "paper,smoke", the later over the earlier), then all
-    `sets` ("bridge.start_step=400"), then `variants.VARIANT`, which says what is the variant's own and so wins over
-    `sets`, then `point`, one value of each varied axis. References are resolved last.
+    `sets` ("bridge.start_step=400"), then `variants.VARIANT` (one that it names, or a point of its `grid`), which says
+    what is the variant's own and so wins over `sets`, then `point`, one value of each varied axis. References are
+    resolved last.
 
     Raises ConfigError with every mistake found, each with its file and line.
     """
@@ -75,6 +77,7 @@ def load_document(
     for name in profile.split(",") if profile is not None else ():
         tree, marks = _overlay("profiles", name, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, sets, problems)
+    tree, marks = with_grid(tree, marks, problems)
     if variant is not None:
         tree, marks = _overlay("variants", variant, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, point, problems)

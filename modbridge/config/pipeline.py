@@ -25,7 +25,7 @@ from modbridge.tables import MEASURED
 
 # Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
 DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
-LOADER_FIELDS = ("variants", "profiles")
+LOADER_FIELDS = ("variants", "grid", "profiles")
 # What weights can be selected by, beside metrics.
 LAST, TEXT_LOSS = "last", "text_loss"
 
@@ -104,6 +104,25 @@ class GapConfig(_Section):
     """Add each bridge's parameters, multiply-adds and time. Times differ from call to call and are never kept."""
 
 
+class CompareConfig(_Section):
+    """How `modbridge compare` judges."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)] | None = None
+    """Every row is made once for each seed; where `gap.fit` splits the training source, the seeds are the splits. null:
+    `gap.seeds` for splits, else the pipeline's own `seed`."""
+    baseline: str | None = None
+    """The row that the others are tested against. null: the first row without a bridge, else the first row."""
+    rank_by: str | None = None
+    """The measure that rows are ranked by. null: CIDEr where captions are scored by it, else the first column of the
+    first metric; "harmonic_mean" (of the centred cosine and the centred R@1) without captions."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Coverage of the intervals; differences count as significant where the corrected p is below 1 - level."""
+    resamples: Annotated[int, Field(ge=200)] = 10000
+    """Draws of the bootstrap over items and seeds."""
+    cost: bool = True
+    """Add what each bridge costs: parameters, multiply-adds, items a second, peak memory. Timed anew at every call."""
+
+
 class PipelineConfig(_Section):
     """A pipeline: Encoder -> Bridge -> Decoder, the data it learns from and how it is judged."""
 
@@ -135,6 +154,8 @@ class PipelineConfig(_Section):
     """What the test items are decoded from, and what they are scored against."""
     gap: GapConfig = GapConfig()
     """What `modbridge gap` compares."""
+    compare: CompareConfig = CompareConfig()
+    """How `modbridge compare` judges."""
     reported: ReportedConfig | None = None
     """What a paper reports, shown beside what is measured."""
     main: str | None = None

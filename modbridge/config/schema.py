@@ -30,6 +30,11 @@ _OVERRIDES: dict[str, Any] = {
     "profiles": "Named changes of this config, chosen with --profile.",
     "variants": "Named changes of this config; a run makes each of them.",
 }
+_AXES: dict[str, Any] = {"type": "object", "additionalProperties": {"type": ["object", "array"]}}
+_GRID: dict[str, Any] = {
+    "description": "Variants by combination: FIELD: {NAME: VALUE} or FIELD: [VALUE], a line each; or a list of such.",
+    "anyOf": [_AXES, {"type": "array", "items": _AXES}, {"type": "null"}],
+}
 
 
 def json_schema(registry: Registry, pipeline_model: type[BaseModel]) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def json_schema(registry: Registry, pipeline_model: type[BaseModel]) -> dict[str
     }
     for one in (whole, part):
         top = one.defs[_name_of(one.root)]
-        top["properties"] = head | {"paths": _PATHS} | top.get("properties", {})
+        top["properties"] = head | {"grid": _GRID, "paths": _PATHS} | top.get("properties", {})
         top["additionalProperties"] = False
     return {
         "$schema": DIALECT,
