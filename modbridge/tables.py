@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, TypeGuard
+
+from modbridge import rendering
 
 if TYPE_CHECKING:
     from modbridge.config.reported import ReportedConfig
@@ -100,11 +101,15 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
     return summary
 
 
-def _cell_without(row: Row, over: str) -> str:
-    """The row's label without the value of the varied field `over`."""
-    variant, _, point = str(row.get("cell", "")).rpartition("/")
-    values = [value for value in point.split(",") if value != f"{over}={row.get(over)}"]
+def without(label: str, over: str, value: object) -> str:
+    """A cell's label without the value of the varied field `over`: "noise/type=c3,seed=1" is "noise/type=c3"."""
+    variant, _, point = label.rpartition("/")
+    values = [part for part in point.split(",") if part != f"{over}={value}"]
     return "/".join(part for part in (variant, ",".join(values)) if part)
+
+
+def _cell_without(row: Row, over: str) -> str:
+    return without(str(row.get("cell", "")), over, row.get(over))
 
 
 def beside(rows: Sequence[Row], reported: ReportedConfig | None, name: str) -> tuple[list[Row], list[str]]:
@@ -182,21 +187,14 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
 
 def markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The table in Markdown; `notes` come after those that the rows bring."""
-    headings, cells = grid(rows)
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
-    lines += ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([*lines, "", *notes_of(rows), *notes]) + "\n"
+    return rendering.markdown(_table(rows, notes))
 
 
 def as_html(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The table in HTML; lines of reported figures have the class `reported`."""
-    headings, cells = grid(rows)
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join(
-        ("<tr class='reported'>" if row.get("figures") == "reported" else "<tr>")
-        + "".join(f"<td>{html.escape(text)}</td>" for text in texts)
-        + "</tr>"
-        for row, texts in zip(rows, cells, strict=True)
-    )
-    under = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in [*notes_of(rows), *notes])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{under}"
+    return rendering.as_html(_table(rows, notes))
+
+
+def _table(rows: Sequence[Row], notes: Sequence[str]) -> rendering.Table:
+    kinds = ["reported" if row.get("figures") == "reported" else "" for row in rows]
+    return rendering.Table("", *grid(rows), [*notes_of(rows), *notes], kinds)

@@ -54,7 +54,7 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
             require_selection(session, cell)
         if reach >= STAGES.index("generate"):
             require_texts(cell)
-            _require_test(cell)
+            require_held_out(cell)
     if until == "report":
         claim_folder(out)
     if reach >= STAGES.index("score"):
@@ -66,19 +66,20 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
             rows.append(scored(session, cell))
         else:
             _partly(session, cell, reach)
-    add_gap_closed(rows, within=["seed", *sorted(_common_axes(cells))])
+    add_gap_closed(rows, within=["seed", *sorted(common_axes(cells))])
     table = summarise(rows, "seed")
     report = write_run(session, experiment, rows, table, out) if until == "report" else None
     return Result(table, rows, report, experiment.first.config.reported)
 
 
-def _require_test(cell: Cell) -> None:
+def require_held_out(cell: Cell) -> None:
+    """Raise ConfigError where there are no items to caption."""
     if cell.config.data.test is None:
         where, hint = cell.document.where("data"), "captions are judged on items that nothing was fitted on"
         raise ConfigError([Problem("data.test", "is missing; held-out items to caption", where=where, hint=hint)])
 
 
-def _common_axes(cells: Sequence[Cell]) -> set[str]:
+def common_axes(cells: Sequence[Cell]) -> set[str]:
     """The varied fields under which floor and ceiling are looked for anew: all but those that make the rows."""
     rows = ("bridge", "augment", "evaluate", "main")
     return {name for cell in cells for name in cell.varied if name.split(".")[0] not in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,17 @@ def references(session: Session, cell: Cell, generation: Generated) -> list[Refe
     return found
 
 
-def scored(session: Session, cell: Cell) -> dict[str, Any]:
-    """The cell's row: who it is, gap measures, caption scores, how many items, which tokenizer."""
+@dataclass(frozen=True)
+class Scores:
+    """What the metrics say of a cell's captions: one Score a column, with one value an item where the metric has it.
+    `tokenizers`: those that the scores depend on."""
+
+    columns: dict[str, Score]
+    tokenizers: list[str]
+
+
+def scores(session: Session, cell: Cell) -> Scores:
+    """The captions' scores, made once."""
     generation = generated(session, cell)
     registry = session.plugins.registry
     parts = [
@@ -103,22 +112,29 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
 
     def build(out: Path, work: Path) -> None:
         judged = references(session, cell, generation)
-        scores: dict[str, Score] = {}
+        found: dict[str, Score] = {}
         tokenizers: set[str] = set()
         for metric in build_metrics(session, cell):
             with session.guard(metric.config, "metric", "it scored captions"):
-                scores |= metric.score(generation.predictions, judged)
+                found |= metric.score(generation.predictions, judged)
             tokenizers |= {metric.tokenizer} if metric.tokenizer else set()
-        content = {"scores": {name: asdict(score) for name, score in scores.items()}, "tokenizers": sorted(tokenizers)}
+        content = {"scores": {name: asdict(score) for name, score in found.items()}, "tokenizers": sorted(tokenizers)}
         (out / ROW).write_text(json.dumps(content), encoding="utf-8")
         write_manifest(out, {"kind": "scores", "type": cell.label})
 
     folder = session.stage("score", key, cell.label, build)
     read_manifest(folder)
     content = json.loads((folder / ROW).read_text(encoding="utf-8"))
-    columns = {name: _number(score["corpus"]) for name, score in content["scores"].items()}
-    notes = {name: score["note"] for name, score in content["scores"].items() if score["note"]}
-    lost = [name for name, score in content["scores"].items() if columns[name] is None and score["corpus"] is not None]
+    columns = {name: Score(**{**score, "items": tuple(score["items"])}) for name, score in content["scores"].items()}
+    return Scores(columns, content["tokenizers"])
+
+
+def scored(session: Session, cell: Cell) -> dict[str, Any]:
+    """The cell's row: who it is, gap measures, caption scores, how many items, which tokenizer."""
+    generation, found = generated(session, cell), scores(session, cell)
+    columns = {name: _number(score.corpus) for name, score in found.columns.items()}
+    notes = {name: score.note for name, score in found.columns.items() if score.note}
+    lost = [name for name, score in found.columns.items() if columns[name] is None and score.corpus is not None]
     notes |= dict.fromkeys(lost, "the metric gave no finite number")
     by, pairs = chosen_by(cell)
     if pairs:
@@ -130,7 +146,7 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
         "n": len(generation.predictions),
         **measured(session, cell),
         **columns,
-        "tokenizer": ", ".join(content["tokenizers"]) or None,
+        "tokenizer": ", ".join(found.tokenizers) or None,
         "notes": notes,
     }
 

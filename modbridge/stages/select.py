@@ -29,8 +29,12 @@ PAIRS = "pairs (selection)"
 
 
 def needs(cell: Cell) -> list[str]:
-    """Which data a cell's bridge takes to be fitted, and its decoder to be chosen; for the tables."""
-    return sorted(cell.config.bridge.needs) + ([PAIRS] if chosen_by(cell)[1] else [])
+    """Which data a cell's bridges take to be fitted, its decoder to be trained and to be chosen; for the tables."""
+    config = cell.config
+    found = set(config.bridge.needs)
+    if config.decoder is not None:
+        found |= config.augmenter.needs | {"text"}
+    return sorted(found) + ([PAIRS] if chosen_by(cell)[1] else [])
 
 
 def chosen_by(cell: Cell) -> tuple[str, bool]:
