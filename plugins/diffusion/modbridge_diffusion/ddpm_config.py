@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from modbridge.config.component import Affects
 from modbridge.config.kinds import PriorConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
-from modbridge_diffusion.denoiser_config import AnyDenoiser, NetworkConfig, ResidualMLPConfig
+from modbridge_diffusion.denoiser_config import CLOSED_FORMS, AnyDenoiser, ResidualMLPConfig
 
 
 class DDPMConfig(PriorConfig):
@@ -28,7 +28,8 @@ class DDPMConfig(PriorConfig):
 
     denoiser: AnyDenoiser = Field(default_factory=lambda: ResidualMLPConfig(type="residual_mlp"))
     """What guesses the clean vector: `unet1d` (authors), `residual_mlp`, `prior_transformer`, or without any training
-    `gaussian` or `empirical`. The word alone will do."""
+    `gaussian` or `empirical`; with these, fields that only say how to train are passed over, so that the word alone
+    can be changed. The word alone will do."""
     timesteps: int = Field(default=1000, ge=2)
     """Noise levels T (authors: 1000)."""
     schedule: Literal["cosine", "linear", "scaled_linear"] = "cosine"
@@ -60,20 +61,16 @@ class DDPMConfig(PriorConfig):
     """Run the network through torch.compile, in training and in refining: the first steps take longer, the rest less.
     Needs a C++ compiler, on a GPU Triton."""
 
-    @model_validator(mode="after")
-    def _nothing_to_train(self) -> DDPMConfig:
-        """Closed forms refuse the fields of training; a resolved config, which holds all defaults, may come back."""
-        if isinstance(self.denoiser, NetworkConfig):
-            return self
-        fields = type(self).model_fields
-        trained = (*self.training_fields, "compile")
-        idle = [name for name in trained if getattr(self, name) != fields[name].default]
-        if idle:
-            raise ValueError(
-                f"the denoiser {self.denoiser.type!r} is a closed form and is not trained: {', '.join(idle)} would do "
-                f"nothing; leave {'it' if len(idle) == 1 else 'them'} out"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_train(cls, values: Any) -> Any:
+        """With a closed form, what only says how to train is passed over: it decides nothing, so it enters no key."""
+        given = values.get("denoiser") if isinstance(values, dict) else None
+        word = given.get("type") if isinstance(given, dict) else getattr(given, "type", given)
+        if word not in CLOSED_FORMS:
+            return values
+        idle = (*cls.training_fields, "compile")
+        return {name: value for name, value in values.items() if name not in idle}
 
     def check(self, clean: Port) -> None:
         """Raise PortError for sequences (this prior models single vectors), and for a dimension that the denoiser

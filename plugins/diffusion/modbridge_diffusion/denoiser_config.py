@@ -133,7 +133,8 @@ class PriorTransformerConfig(NetworkConfig):
     """In attention and feed-forward layers."""
 
 
-TYPES = ("unet1d", "residual_mlp", "prior_transformer", "gaussian", "empirical")
+CLOSED_FORMS = ("gaussian", "empirical")
+TYPES = ("unet1d", "residual_mlp", "prior_transformer", *CLOSED_FORMS)
 
 
 def _known(value: Any) -> Any:

@@ -15,7 +15,7 @@ from modbridge_diffusion.ddpm import DDPM
 from modbridge.errors import ArtefactError, ConfigError, PortError
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
-from modbridge.testing import MemoryFitting, build, toy_embeddings, toy_port
+from modbridge.testing import MemoryFitting, build_config, build, toy_embeddings, toy_port
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 STEPS = [0, 50, 200, 399, 599, 800, 999]
@@ -221,10 +221,18 @@ class TestPrior:
             {"ema_decay": 0.9}, {"min_snr_gamma": 5.0}, {"precision": "bfloat16"}, {"compile": True},
         ],
     )  # fmt: skip
-    def test_fields_of_training_are_refused(self, fields: dict[str, Any]) -> None:
+    def test_fields_of_training_are_passed_over(self, fields: dict[str, Any]) -> None:
         for word in ("gaussian", "empirical"):
-            with pytest.raises(ConfigError, match=f"{word}.*not trained: {next(iter(fields))} would do nothing"):
-                prior_of(word, **fields)
+            for denoiser in (word, {"type": word}):
+                found = build_config("prior", {"type": "ddpm", "denoiser": denoiser, **fields})
+                assert found.key_fields() == prior_of(word).config.key_fields()
+        (name,) = fields
+        learnt = [build_config("prior", {"type": "ddpm", "denoiser": "residual_mlp", **f}) for f in (fields, {})]
+        assert getattr(learnt[0], name) != getattr(learnt[1], name)
+
+    def test_other_fields_are_still_checked(self) -> None:
+        with pytest.raises(ConfigError, match="stepz"):
+            build_config("prior", {"type": "ddpm", "denoiser": "gaussian", "stepz": 3})
 
     def test_a_resolved_config_comes_back(self) -> None:
         config = prior_of("gaussian").config
