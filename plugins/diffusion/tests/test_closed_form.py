@@ -15,7 +15,7 @@ from modbridge_diffusion.ddpm import DDPM
 from modbridge.errors import ArtefactError, ConfigError, PortError
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
-from modbridge.testing import MemoryFitting, build_config, build, toy_embeddings, toy_port
+from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 STEPS = [0, 50, 200, 399, 599, 800, 999]
