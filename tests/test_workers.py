@@ -1,0 +1,74 @@
+"""Cells spread over processes: every one is done once, failures and deaths are told, and the others go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modbridge.assembly.workers import Failure, in_turn, spread
+from modbridge.errors import DataError, SetupError
+
+
+def opened(folder: str) -> Callable[[int], None]:
+    """Cells that leave a file; 3 is the user's mistake, 4 a bug, 5 the death of its process."""
+    with (Path(folder) / f"opened-{os.getpid()}").open("x"):
+        pass
+
+    def job(index: int) -> None:
+        if index == 3:
+            raise DataError("found nothing")
+        if index == 4:
+            raise ZeroDivisionError("division by zero")
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with (Path(folder) / f"done-{index}").open("x") as file:  # "x": a second try would fail
+            file.write(str(os.getpid()))
+
+    return job
+
+
+def test_one_after_the_other_each_cell_is_told() -> None:
+    done: list[int] = []
+
+    def job(index: int) -> None:
+        if index == 1:
+            raise SetupError("no disk")
+        done.append(index)
+
+    assert list(in_turn(range(3), job)) == [(0, None), (1, Failure("no disk", 4)), (2, None)]
+    assert done == [0, 2]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_do_every_cell_once_and_survive_one_that_dies(tmp_path: Path, jobs: int) -> None:
+    found = dict(spread(range(8), jobs, opened, str(tmp_path)))
+    assert sorted(found) == list(range(8))
+    assert {index for index, failure in found.items() if failure is None} == {0, 1, 2, 6, 7}
+    assert found[3] == Failure("found nothing", 1)
+    assert found[4] == Failure("ZeroDivisionError: division by zero", 3)
+    assert found[5] is not None
+    assert "SIGKILL" in found[5].message
+    assert "fewer --jobs" in found[5].message
+    assert sorted(path.name for path in tmp_path.glob("done-*")) == [f"done-{i}" for i in (0, 1, 2, 6, 7)]
+    assert len(list(tmp_path.glob("opened-*"))) == jobs + 1  # the one that died was replaced
+
+
+def sleepy() -> Callable[[int], None]:
+    def job(index: int) -> None:
+        if index:
+            time.sleep(60)
+
+    return job
+
+
+def test_stopping_early_ends_the_processes() -> None:
+    begun = time.monotonic()
+    work = spread(range(3), 2, sleepy)
+    assert next(work) == (0, None)
+    work.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 30
