@@ -97,7 +97,7 @@ def umap_points(panels: Sequence[tuple[str, Clouds]], seed: int = 0) -> list[tup
 
 def draw_points(panels: Sequence[tuple[str, Clouds]], path: Path, labels: tuple[str, str] = ("", "")) -> None:
     """A PNG with a panel for each (title, points (N, 2) by name), all on the same axes."""
-    figure, all_axes = _figure(len(panels))
+    figure, all_axes = make_figure(len(panels))
     for axes, (title, clouds) in zip(all_axes, panels, strict=True):
         for name, points in clouds.items():
             colour = COLOURS.get(name, SOURCE_COLOUR)
@@ -107,7 +107,7 @@ def draw_points(panels: Sequence[tuple[str, Clouds]], path: Path, labels: tuple[
     all_axes[0].set_ylabel(labels[1])
     # The last panel has every cloud that any has.
     figure.legend(*all_axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_histograms(panels: Sequence[tuple[str, Mapping[str, torch.Tensor]]], path: Path) -> None:
@@ -115,7 +115,7 @@ def draw_histograms(panels: Sequence[tuple[str, Mapping[str, torch.Tensor]]], pa
     colours = dict(
         zip(("paired", "unpaired", "text, unpaired"), ("#edae49", SOURCE_COLOUR, COLOURS["text"]), strict=True)
     )
-    figure, all_axes = _figure(len(panels), share="x")
+    figure, all_axes = make_figure(len(panels), share="x")
     for axes, (title, histograms) in zip(all_axes, panels, strict=True):
         for name, counts in histograms.items():
             density = counts.double() / counts.sum().clamp(min=1) * (len(counts) / 2)
@@ -129,7 +129,7 @@ def draw_histograms(panels: Sequence[tuple[str, Mapping[str, torch.Tensor]]], pa
         all_axes[0].set_xlim(int(seen.min()) * 2 / bins - 1.02, (int(seen.max()) + 1) * 2 / bins - 0.98)
     all_axes[0].set_ylabel("density")
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Curve:
 def draw_curves(panels: Sequence[tuple[str, Sequence[Curve]]], path: Path, label: str) -> None:
     """A PNG with a panel for each (title, curves), over a field called `label`."""
     palette = ("#00798c", "#d1495b", "#66a182", "#edae49")
-    figure, all_axes = _figure(len(panels))
+    figure, all_axes = make_figure(len(panels))
     for axes, (title, curves) in zip(all_axes, panels, strict=True):
         for curve, colour in zip(curves, palette, strict=False):
             axes.errorbar(
@@ -155,17 +155,17 @@ def draw_curves(panels: Sequence[tuple[str, Sequence[Curve]]], path: Path, label
         axes.set_xlabel(label)
         axes.grid(alpha=0.25)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(count: int, share: str = "both") -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels side by side, at most four in a row, on common axes."""
+def make_figure(count: int, share: str = "both", panel: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels side by side, each of `panel` inches, at most four in a row, on common axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(count, 4)
     rows = -(-count // columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), dpi=110, layout="constrained")
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, sharex=True, sharey=share == "both", squeeze=False).flatten().tolist()
     for spare in grid[count:]:
@@ -176,5 +176,6 @@ def _figure(count: int, share: str = "both") -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG that holds nothing of when and by what it was made."""
     figure.savefig(path, metadata={"Software": None})

@@ -5,11 +5,11 @@ Several small tables, so that each fits a terminal; the rows are the same in all
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modbridge.config.reported import ReportedConfig
+from modbridge.rendering import Table
 from modbridge.tables import HEADINGS as MAIN_HEADINGS
 from modbridge.tables import MEASURES, Row, cell_text, is_number, notes_of, reported_notes
 
@@ -23,21 +23,11 @@ class Group:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """One table as text, ready to be shown."""
-
-    title: str
-    headings: Sequence[str]
-    cells: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-
 MAIN = Group("The gap", MEASURES)
 COST = Group(
     "Cost of crossing",
-    ("parameters", "macs", "item_seconds", "items_per_second", "batch"),
-    "multiply-adds of one item in matrix products and convolutions; norms and elementwise work are not counted",
+    ("parameters", "macs", "item_seconds", "items_per_second", "peak_bytes", "batch"),
+    "MACs: of one item, in matrix products and convolutions; peak memory: tensors held while a batch crosses",
 )
 MORE = (
     Group(
@@ -98,6 +88,7 @@ HEADINGS = MAIN_HEADINGS | {
     "macs": "MACs",
     "item_seconds": "s for one",
     "items_per_second": "items/s",
+    "peak_bytes": "peak memory",
 }
 
 
@@ -119,16 +110,27 @@ def view(rows: Sequence[Row], group: Group) -> tuple[list[str], list[list[str]]]
 
 
 def _text(row: Row, column: str) -> str:
+    return "" if column == "fields" and not row.get(column) else cost_text(row, column)
+
+
+def cost_text(row: Row, column: str) -> str:
+    """One cell: a cost in its unit, anything else as `cell_text` has it."""
     value = row.get(column)
     if column in ("parameters", "macs") and is_number(value):
         return _short(float(value))
+    if column == "peak_bytes" and is_number(value):
+        return bytes_text(float(value))
     if column == "items_per_second" and is_number(value):
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
     if column == "item_seconds" and is_number(value):
         return f"{value:.2g}"
-    if column == "fields" and not value:
-        return ""
     return cell_text(row, column)
+
+
+def bytes_text(value: float) -> str:
+    """62.91 MB, in powers of 1000."""
+    short = _short(value)
+    return f"{short}B" if value >= 1e3 else f"{short} B"
 
 
 def _short(value: float) -> str:
@@ -197,20 +199,3 @@ def tables(
         found.append(Table(title, headings, cells, [*notes, *told]))
     pairs = [[name.replace("_", " "), cell_text(all_pairs, name)] for name in all_pairs]
     return [*found, Table("", ["all pairs, no bridge", ""], pairs)]
-
-
-def markdown(table: Table) -> str:
-    """A table as Markdown, under its title."""
-    lines = [f"## {table.title}", ""] if table.title else []
-    lines += ["| " + " | ".join(table.headings) + " |", "|" + "---|" * len(table.headings)]
-    lines += ["| " + " | ".join(row) + " |" for row in table.cells]
-    return "\n".join([*lines, "", *table.notes]).rstrip() + "\n"
-
-
-def as_html(table: Table) -> str:
-    """A table as HTML, under its title."""
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in table.headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.cells)
-    title = f"<h3>{html.escape(table.title)}</h3>" if table.title else ""
-    notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in table.notes)
-    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"

@@ -27,9 +27,10 @@ from modbridge.figures import (
     pca_plane,
     umap_points,
 )
-from modbridge.gap_tables import HEADINGS, as_html, markdown, tables
+from modbridge.gap_tables import HEADINGS, tables
 from modbridge.geometry import unit
 from modbridge.measures import comparable
+from modbridge.rendering import as_html, markdown
 from modbridge.stages.cross import crossed, held_out, text_statistics
 from modbridge.stages.gap import BEFORE, Entry, GapResult, before_entry, is_before
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
