@@ -16,6 +16,7 @@ from modbridge.config.pipeline import LOADER_FIELDS, PipelineConfig, check_pipel
 from modbridge.config.reading import read_value
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
+from modbridge.tables import without
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def load_experiment(
         labels = ", ".join(cell.label for cell in cells)
         raise ConfigError([Problem("main", f"names no variant: {main!r}", where=base.where("main"), hint=labels)])
     return Experiment(path, cells, list(to_be_given), misfits)
+
+
+def row_name(cell: Cell | Misfit) -> str:
+    """What the row of a comparison is called: the cell's label without its seed."""
+    return without(cell.label, "seed", cell.config.seed) or cell.config.name
 
 
 def _typed(text: str) -> Any:

@@ -22,6 +22,7 @@ VERBS = {
     "cache": "Show what the cache holds, or empty it.",
     "caption": "Caption files with a finished run.",
     "check": "Check a config without loading weights.",
+    "compare": "Compare a matrix of pipelines over seeds, with intervals and tests.",
     "components": "List every component that is installed.",
     "demo": "The whole job on a made-up world, from nothing.",
     "doctor": "Say what the environment lacks.",

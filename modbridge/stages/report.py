@@ -37,8 +37,8 @@ from modbridge.stages.select import needs
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, beside, markdown
 
-RUN, GAP = "run.json", "gap.json"
-RECORDS = {RUN: "a run", GAP: "a gap report"}
+RUN, GAP, COMPARISON = "run.json", "gap.json", "compare.json"
+RECORDS = {RUN: "a run", GAP: "a gap report", COMPARISON: "a comparison"}
 MARKER = ".modbridge"
 FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
 FITTED = ("encoder", "augmenter", "bridge", "decoder")
@@ -103,7 +103,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
 def claim_folder(out: Path, record: str = RUN) -> None:
     """Make a result's folder, or refuse it: DataError if it holds something else, SetupError if it cannot be written.
 
-    `record` is the file that says which result it is: run.json of a run, gap.json of a gap report. Called before any
+    `record` is the file that says which result it is: run.json, gap.json or compare.json. Called before any
     work, so that nothing is computed for a folder that cannot take it.
     """
     marker = out / MARKER

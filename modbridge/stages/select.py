@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modbridge.assembly.experiment import Cell
+from modbridge.assembly.experiment import Cell, Misfit
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.selection import metric_column
@@ -28,7 +28,7 @@ SPLIT = "validation"
 PAIRS = "pairs (selection)"
 
 
-def needs(cell: Cell) -> list[str]:
+def needs(cell: Cell | Misfit) -> list[str]:
     """Which data a cell's bridges take to be fitted, its decoder to be trained and to be chosen; for the tables."""
     config = cell.config
     found = set(config.bridge.needs)
@@ -37,7 +37,7 @@ def needs(cell: Cell) -> list[str]:
     return sorted(found) + ([PAIRS] if chosen_by(cell)[1] else [])
 
 
-def chosen_by(cell: Cell) -> tuple[str, bool]:
+def chosen_by(cell: Cell | Misfit) -> tuple[str, bool]:
     """What the weights of a cell's decoder are chosen by, and whether that takes pairs; of given weights as their
     artefact says."""
     config = cell.config

@@ -1,0 +1,215 @@
+"""modbridge compare: a matrix of pipelines in one table that says how sure it is."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modbridge.cli.state import (
+    State,
+    cache_folder,
+    config_options,
+    json_option,
+    make_session,
+    print_json,
+    print_rows,
+    work_options,
+)
+
+if TYPE_CHECKING:
+    from modbridge.assembly.experiment import Cell, Experiment, Misfit
+    from modbridge.assembly.workers import Job
+    from modbridge.plugins.registry import Registry
+
+
+@click.command("compare")
+@config_options
+@click.option("--seeds", metavar="N|A,B", help="N seeds from 0 on, or these; splits, where gap.fit makes them.")
+@click.option("--rows", "patterns", multiple=True, metavar="GLOB", help="Only rows like 'ridge/*'. May be repeated.")
+@click.option("--baseline", metavar="ROW", help="The row that the others are tested against.")
+@click.option("--rank-by", metavar="MEASURE", help="The measure that rows are ranked by, within equal needs.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--no-cost", is_flag=True, help="Don't time the bridges.")
+@click.option("--out", metavar="DIR", help="The table's folder. [default: runs/NAME-compare]")
+@work_options
+@json_option
+@click.pass_obj
+def command(
+    state: State,
+    config: str,
+    sets: tuple[str, ...],
+    vary: tuple[str, ...],
+    profile: str | None,
+    seeds: str | None,
+    patterns: tuple[str, ...],
+    baseline: str | None,
+    rank_by: str | None,
+    jobs: int,
+    no_cost: bool,
+    out: str | None,
+    cache: str | None,
+    device: str,
+    on_error: str,
+    checkpoint_seconds: float,
+    as_json: bool,
+) -> int:
+    """Compare the variants of a config, and every combination of varied fields, over several seeds.
+
+    Rows are ranked among those that take the same data to be fitted. Stages that rows share are done once; a row that
+    fails is told, and the others go on; what is done already is not done again.
+
+    \b
+    Examples:
+      modbridge compare configs/zoo/coco500.yaml --set paths.data=DIR
+      modbridge compare my.yaml --vary bridge.type=identity,c3,ridge --seeds 5
+      modbridge compare configs/zoo/demo.yaml --rows 'c3/*' --rows 'identity/*' --seeds 0,1
+    """
+    settings = {"baseline": baseline, "rank_by": rank_by, "cost": "false" if no_cost else None}
+    sets = (*sets, *(f"compare.{name}={value}" for name, value in settings.items() if value is not None))
+    numbers = _numbers(seeds)
+    given: dict[str, Any] = {
+        "path": config,
+        "sets": sets,
+        "vary": vary,
+        "profile": profile,
+        "seeds": numbers,
+        "rows": patterns,
+    }
+    experiment = load_matrix(state.plugins.registry, **given)
+    experiment.require_paths()
+    session = make_session(state, cache, device, on_error, checkpoint_seconds)
+    from modbridge.assembly.workers import Failure, in_turn, spread
+    from modbridge.comparison_tables import tables
+    from modbridge.errors import ConfigError
+    from modbridge.stages.compare import compare, replicates, require_comparable
+    from modbridge.stages.compare_report import about, claim_compare_folder, write_comparison
+
+    require_comparable(session, experiment)
+    folder = Path(out) if out else Path("runs") / f"{experiment.first.config.name}-compare"
+    claim_compare_folder(folder)
+    cells = experiment.cells
+    indices = range(len(cells))
+
+    def job(index: int) -> None:
+        replicates(session, cells[index])
+
+    if jobs == 1:
+        work = in_turn(indices, job)
+    else:
+        how = {"device": device, "on_error": on_error, "checkpoint_seconds": checkpoint_seconds}
+        work = spread(indices, jobs, open_worker, state.files, given, str(cache_folder(cache)), how)
+    failures: dict[str, Failure] = {}
+    for misfit in experiment.misfits:
+        session.talk.say(f"left out: {misfit.label}: {ConfigError(misfit.problems)}")
+    with session.talk.progress("compare", len(cells)) as progress:
+        for index, failure in work:
+            label = cells[index].label
+            if failure is not None:
+                failures[label] = failure
+                session.talk.say(f"failed: {label}: {failure.message}")
+            progress.advance(1, label)
+    result = compare(session, experiment, failures)
+    shown = {"--set": map(_without_place, sets), "--vary": vary, "--rows": patterns}
+    shown |= {"--profile": filter(None, [profile]), "--seeds": filter(None, [seeds])}
+    words = [word for option, values in shown.items() for value in values for word in (option, value)]
+    told = about(session, experiment, result, shlex.join(["modbridge", "compare", _without_root(config), *words]))
+    report = write_comparison(session, experiment, result, told, folder)
+    if as_json:
+        print_json({**result.to_json(), "report": str(report)})
+    else:
+        for number, table in enumerate(tables(result.rows, told)):
+            if number:
+                click.echo()
+            print_rows(table.headings, table.cells, table.title or None)
+            for note in table.notes:
+                click.echo(note)
+    fresh = sum(not done.cached for done in session.done)
+    session.talk.say(f"{fresh} stages done here, {len(session.done) - fresh} taken from the cache")
+    session.talk.say(f"report: {report}")
+    codes = [failure.exit_code for failure in failures.values()]
+    return max([*codes, *(1 for _ in experiment.misfits)], default=0)
+
+
+def load_matrix(
+    registry: Registry,
+    *,
+    path: str,
+    sets: tuple[str, ...],
+    vary: tuple[str, ...],
+    profile: str | None,
+    seeds: list[int] | None,
+    rows: tuple[str, ...],
+) -> Experiment:
+    """The cells of a comparison: every variant and varied point, at every seed."""
+    from dataclasses import replace
+    from fnmatch import fnmatch
+
+    from modbridge.assembly.experiment import load_experiment, row_name
+    from modbridge.errors import ConfigError, Problem
+
+    more: dict[str, Any] = {"profile": profile, "allow_misfits": True}
+    found = load_experiment(path, registry, sets=sets, vary=vary, **more)
+    first = found.first.config
+    wanted = seeds if seeds is not None else first.compare.seeds
+    varied = any(text.split("=")[0].strip() == "seed" for text in vary)
+    if first.decoder is None and first.gap.fit is not None:
+        if wanted is not None:
+            found = load_experiment(path, registry, sets=(*sets, f"gap.seeds={wanted}"), vary=vary, **more)
+    elif wanted is not None and not (varied and seeds is None):
+        text = ",".join(map(str, wanted))
+        found = load_experiment(path, registry, sets=sets, vary=(*vary, f"seed={text}"), **more)
+    if not rows:
+        return found
+    names = list(map(row_name, found.cells))
+    for glob in rows:
+        if not any(fnmatch(name, glob) for name in names):
+            hint = f"rows: {', '.join(dict.fromkeys(names))}"
+            raise ConfigError([Problem("--rows", f"no row is like {glob!r}", hint=hint)])
+
+    def wanted_row(cell: Cell | Misfit) -> bool:
+        return any(fnmatch(row_name(cell), glob) for glob in rows)
+
+    return replace(found, cells=list(filter(wanted_row, found.cells)), misfits=list(filter(wanted_row, found.misfits)))
+
+
+def open_worker(files: list[str], given: dict[str, Any], cache: str, how: dict[str, Any]) -> Job:
+    """What does a cell in a process of its own: it makes the cell's results, in the cache."""
+    from modbridge.stages.compare import replicates
+
+    state = State(files=list(files), quiet=True)
+    experiment = load_matrix(state.plugins.registry, **given)
+    session = make_session(state, cache, **how)
+
+    def job(index: int) -> None:
+        replicates(session, experiment.cells[index])
+
+    return job
+
+
+def _without_place(text: str) -> str:
+    """A `--set` as a table tells it: where data lie differs from machine to machine."""
+    name = text.partition("=")[0]
+    return f"{name}=DIR" if name.startswith("paths.") else text
+
+
+def _without_root(path: str) -> str:
+    """A config file as a table tells it: an absolute path says nothing on another machine."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """The seeds of `--seeds`: 5 is 0 to 4, "3,7" is those two, "3," the one."""
+    from modbridge.errors import ConfigError, Problem
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts) or (parts == ["0"] and "," not in text):
+        hint = "--seeds 5 for the seeds 0 to 4, --seeds 3,7 for those two"
+        raise ConfigError(
+            [Problem("--seeds", f"expected a number of seeds or a list of them, found {text!r}", hint=hint)]
+        )
+    return [int(part) for part in parts] if "," in text else list(range(int(parts[0])))

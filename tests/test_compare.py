@@ -1,0 +1,214 @@
+"""modbridge compare: one table of a matrix, with seeds, intervals, tests, ranks, needs and what failed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+QUICK = ("--no-cost", "--set", "compare.resamples=500")
+
+
+def rows_of(found: Any) -> dict[str, dict[str, Any]]:
+    return {row["row"]: row for row in found.json["rows"]}
+
+
+def strip(rows: Any) -> Any:
+    """Rows without what differs from call to call."""
+    timed = ("items_per_second", "item_seconds")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
+class TestTable:
+    def test_means_over_seeds_are_those_of_runs(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--vary", "bridge.type=identity,mean_shift", "--seeds", 3, "--json", *QUICK)
+        assert found.code == 0, found.err
+        rows = rows_of(found)
+        assert set(rows) == {"type=identity", "type=mean_shift"}
+        for bridge in ("identity", "mean_shift"):
+            alone = call("run", world, "--set", f"bridge={bridge}", "--vary", "seed=0,1,2", "--json").json["runs"]
+            row = rows[f"type={bridge}"]
+            for column in ("cider", "bleu_1", "centred_paired_cosine", "r_at_1"):
+                assert row[column] == pytest.approx(fmean(run[column] for run in alone))
+            assert row["seeds"] == [0, 1, 2]
+            assert row["cider_low"] <= row["cider"] <= row["cider_high"]
+            assert row["n"] == 9
+        assert rows["type=identity"]["baseline"]
+        assert "cider_p" not in rows["type=identity"]
+        shifted = rows["type=mean_shift"]
+        assert shifted["cider_difference"] == pytest.approx(shifted["cider"] - rows["type=identity"]["cider"])
+        assert 0 < shifted["cider_p"] <= 1
+
+    def test_an_interval_over_items_of_one_seed_is_the_plain_bootstrap(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--set", "bridge=identity", "--json", "--set", "compare.resamples=4000")
+        (row,) = found.json["rows"]
+        (arrays,) = [load_file(path) for path in Path("cache/gap").glob("*/arrays.safetensors")]
+        items = arrays["items/paired_cosine"]
+        rng = np.random.default_rng(0)
+        means = items[rng.integers(0, len(items), (20000, len(items)))].mean(1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        spread = items.std() / len(items) ** 0.5
+        assert row["paired_cosine"] == pytest.approx(items.mean())
+        assert row["paired_cosine_low"] == pytest.approx(low, abs=0.15 * spread)
+        assert row["paired_cosine_high"] == pytest.approx(high, abs=0.15 * spread)
+        assert low + 0.5 * spread < items.mean() < high - 0.5 * spread
+
+    def test_rows_are_ranked_within_equal_needs(self, call: Any, world: Path) -> None:
+        vary = "bridge=identity,mean_shift,capdec,{type: c3, frame: text}"
+        found = call("compare", world, "--vary", vary, "--rank-by", "paired_cosine", "--json", *QUICK)
+        assert found.code == 0, found.err
+        rows = found.json["rows"]
+        groups = [row["group"] for row in rows]
+        assert groups == ["text", "text", "text + source", "text + source"]
+        for group in set(groups):
+            own = [row for row in rows if row["group"] == group]
+            assert [row["rank"] for row in own] == [1, 2]
+            assert own[0]["paired_cosine"] >= own[1]["paired_cosine"]
+
+    def test_a_measure_where_less_is_better_ranks_upwards(self, call: Any, world: Path) -> None:
+        found = call(
+            "compare", world, "--vary", "bridge.type=identity,capdec", "--rank-by", "gap_norm", "--json", *QUICK
+        )
+        norms = [row["gap_norm"] for row in found.json["rows"]]
+        assert norms == sorted(norms)
+
+    def test_grids_and_named_rows(self, call: Any, world: Path) -> None:
+        grid = (
+            "\ngrid:\n  bridge: {none: identity, shift: mean_shift}\n  augment: {plain: identity, noise: capdec}\n"
+            "variants: {oracle: {bridge: identity, evaluate: {input: text}}}\n"
+        )
+        world.write_text(world.read_text() + grid)
+        found = call("compare", world, "--json", "--baseline", "shift/plain", *QUICK)
+        rows = rows_of(found)
+        assert set(rows) == {"oracle", "none/plain", "none/noise", "shift/plain", "shift/noise"}
+        assert rows["shift/plain"]["baseline"]
+        assert found.json["rows"][-1]["row"] == "oracle"
+        assert rows["oracle"]["group"] == "true texts"
+        assert rows["none/noise"]["augment"] == "noise"
+        few = call("compare", world, "--json", "--rows", "shift/*", "--rows", "oracle", *QUICK)
+        assert {row["row"] for row in few.json["rows"]} == {"oracle", "shift/plain", "shift/noise"}
+
+    def test_the_config_says_how_it_judges(self, call: Any, world: Path) -> None:
+        world.write_text(world.read_text() + "\ncompare: {seeds: [4, 7], rank_by: bleu_1, level: 0.9, cost: false}\n")
+        found = call("compare", world, "--json", "--set", "compare.resamples=300")
+        (row,) = found.json["rows"]
+        assert row["seeds"] == [4, 7]
+        assert found.json["rank_by"] == "bleu_1"
+        assert "parameters" not in row
+        assert call("compare", world, "--seeds", "3,", "--json", *QUICK).json["rows"][0]["seeds"] == [3]
+
+    def test_costs_are_counted(self, call: Any, world: Path) -> None:
+        (row,) = call("compare", world, "--json", "--set", "compare.resamples=300").json["rows"]
+        assert row["parameters"] == 2 * 8 + 1  # two means and a radius
+        assert row["macs"] == 0
+        assert row["items_per_second"] > 0
+        assert row["peak_bytes"] > 0
+
+
+class TestFolder:
+    def test_every_form_holds_the_same_rows(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--vary", "bridge.type=identity,c3", "--seeds", 2, "--out", "table", *QUICK)
+        assert found.code == 0, found.err
+        folder = Path("table")
+        table = json.loads((folder / "table.json").read_text())
+        with (folder / "table.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert [line["row"] for line in lines] == [row["row"] for row in table["rows"]]
+        for line, row in zip(lines, table["rows"], strict=True):
+            assert float(line["cider"]) == row["cider"]
+            assert float(line["cider_low"]) == row["cider_low"]
+        for name in ("table.md", "table.tex", "report.html"):
+            text = (folder / name).read_text()
+            assert "type=c3" in text
+            assert "--vary" in text or "-{}-{}vary" in text or "-{}-vary" in text
+        assert {path.name for path in (folder / "figures").glob("*.png")} >= {"frontier.png", "ranking.png"}
+        assert len(table["runs"]) == 4
+
+    def test_places_of_data_are_not_told(self, call: Any, world: Path, tmp_path: Path) -> None:
+        call("compare", world, "--set", f"paths.data={tmp_path / 'world'}", "--out", "table", *QUICK)
+        assert "paths.data=DIR" in Path("table/table.md").read_text()
+        assert str(tmp_path) not in Path("table/table.md").read_text()
+
+    def test_a_folder_of_something_else_is_left_alone(self, call: Any, world: Path) -> None:
+        Path("other").mkdir()
+        (Path("other") / "thesis.txt").write_text("mine")
+        found = call("compare", world, "--out", "other", *QUICK)
+        assert found.code == 1
+        assert "comparison should go" in found.err
+        assert [path.name for path in Path("other").iterdir()] == ["thesis.txt"]
+
+
+class TestWork:
+    def test_a_second_call_does_nothing_anew(self, call: Any, world: Path) -> None:
+        arguments = ("compare", world, "--vary", "bridge.type=identity,mean_shift", "--seeds", 2, "--json", *QUICK)
+        first, second = call(*arguments), call(*arguments)
+        assert strip(first.json["rows"]) == strip(second.json["rows"])
+        assert "0 stages done here" in second.err
+
+    def test_shared_stages_run_once(self, call: Any, world: Path) -> None:
+        call("compare", world, "--vary", "bridge.type=identity,mean_shift", "--set", "augment=identity", *QUICK)
+        made = {stage: len(list(Path("cache", stage).iterdir())) for stage in ("embed", "fit_decoder", "generate")}
+        assert made == {"embed": 4, "fit_decoder": 1, "generate": 2}
+
+    def test_processes_give_the_same_table(self, call: Any, world: Path) -> None:
+        arguments = ("compare", world, "--vary", "bridge.type=identity,mean_shift", "--seeds", 2, "--json", *QUICK)
+        alone = call(*arguments, "--cache", "one")
+        several = call(*arguments, "--cache", "two", "--jobs", 2)
+        assert several.code == 0, several.err
+        assert strip(alone.json["rows"]) == strip(several.json["rows"])
+        assert "0 stages done here" in several.err
+
+    @pytest.mark.parametrize("jobs", [1, 2])
+    def test_a_failing_cell_is_told_and_the_others_go_on(self, call: Any, world: Path, jobs: int) -> None:
+        vary = "encoder.fail_on=null,red"
+        found = call("compare", world, "--vary", vary, "--seeds", 2, "--jobs", jobs, "--json", *QUICK)
+        assert found.code == 3
+        rows = rows_of(found)
+        assert rows["fail_on=null"]["cider"] > 0
+        assert "a stranger's bug" in rows["fail_on=red"]["failed"]
+        assert rows["fail_on=red"]["rank"] is None
+        assert "failed: fail_on=red,seed=0" in found.err
+
+    def test_parts_that_do_not_fit_are_a_row_that_says_so(self, call: Any, world: Path) -> None:
+        found = call(
+            "compare", world, "--set", "augment=identity", "--vary", "bridge.type=identity,c3", "--json", *QUICK
+        )
+        assert found.code == 1
+        rows = rows_of(found)
+        assert "centred vectors where raw ones are expected" in rows["type=c3"]["failed"]
+        assert rows["type=identity"]["cider"] > 0
+        none = call("compare", world, "--set", "augment=identity", "--set", "bridge=c3", *QUICK)
+        assert none.code == 1
+        assert "centred vectors where raw ones are expected" in none.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "bridg.type=identity,c3"], "no such field"),
+        (["--vary", "bridge.typo=1,2"], "no such field"),
+        (["--vary", "bridge.type=identity", "--vary", "bridge.type=c3"], "is varied twice"),
+        (["--vary", "bridge=identity,c3", "--vary", "bridge.type=c3"], "is varied twice"),
+        (["--vary", "seed=1,2", "--seeds", "2"], "is varied twice"),
+        (["--vary", "bridge.type=identity,identty"], "identty"),
+        (["--baseline", "toi"], "there is no row 'toi'"),
+        (["--rank-by", "cidre"], "did you mean 'cider'"),
+        (["--seeds", "0"], "expected a number of seeds"),
+        (["--seeds", "two"], "expected a number of seeds"),
+        (["--seeds", "1,1"], "twice"),
+        (["--rows", "nothing*"], "no row is like 'nothing*'"),
+    ],
+)
+def test_wrong_input_is_told_before_any_work(call: Any, world: Path, arguments: list[str], message: str) -> None:
+    found = call("compare", world, *arguments)
+    assert found.code == 1
+    assert message in found.err
+    assert not Path("cache").exists()
