@@ -1,19 +1,27 @@
-"""What crossing costs: parameters, multiply-adds, time.
+"""What crossing costs: parameters, multiply-adds, time, memory.
 
 A multiply-add (MAC) is half a FLOP. Counted are matrix products and convolutions, as torch's counter sees them; norms,
 activations and other elementwise work are not. (Diffusion Bridge's "+1.63 GFLOPs" are the multiply-adds of five calls
 of its U-Net without those inside its attention: 5 x 325.8 M.)
+
+Memory is what tensors take, the most at any one moment of a batch's crossing, above what was there before: not the
+bridge's own weights and statistics, nor the batch. On CUDA the allocator says it, scratch space inside operations
+included. Elsewhere tensors are followed from birth to end as operations give them out, so scratch space that one
+operation takes and frees is not seen, nor are sparse tensors and arrays that are not torch's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from modbridge.errors import DataError
@@ -34,12 +42,14 @@ class Cost:
 
     `parameters`: of the bridge and its parts. `macs`: multiply-adds of one item. `item_seconds`: one item alone.
     `items_per_second`: in batches of `batch`. Both times are medians over some calls, after one that is not counted.
+    `peak_bytes`: the most memory that such a batch's crossing holds in tensors, its result included.
     """
 
     parameters: int
     macs: int
     item_seconds: float
     items_per_second: float
+    peak_bytes: int
     batch: int
 
     def columns(self) -> dict[str, float]:
@@ -63,6 +73,21 @@ def macs_of(bridge: Bridge[Any], item: Embeddings, seed: int = 0) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def peak_bytes_of(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors that a call holds at once on `device`, above what was there before."""
+    if device.type == "cuda":
+        _wait(device)
+        before = int(torch.cuda.memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        _wait(device)
+        return max(0, int(torch.cuda.max_memory_allocated(device)) - before)
+    births = _Births(device.type)
+    with births:
+        call()
+    return births.most
+
+
 def cost_of(bridge: Bridge[Any], source: Embeddings, seed: int = 0, *, batch: int | None = None) -> Cost:
     """The cost of crossing, timed here and now on the bridge's device, with `source` rows repeated to fill a batch."""
     if len(source) == 0:
@@ -77,8 +102,50 @@ def cost_of(bridge: Bridge[Any], source: Embeddings, seed: int = 0, *, batch: in
         macs=macs_of(bridge, one, seed),
         item_seconds=_seconds(lambda: bridge.cross(one, seed), bridge.device),
         items_per_second=size / _seconds(lambda: bridge.cross(many, seed), bridge.device),
+        peak_bytes=peak_bytes_of(lambda: bridge.cross(many, seed), bridge.device),
         batch=size,
     )
+
+
+class _Births(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the storages that operations bring forth on devices of one type, until they are freed.
+
+    What is looked at is the storage behind a tensor, so views count nothing; what an operation was given is no news.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kind = kind
+        self.most = 0
+        self._held: dict[int, int] = {}  # bytes, by the identity of a living storage
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        with self:  # in inference mode composite operations come whole; what they are made of has results of its own
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        given = {id(storage) for storage in self._storages([args, kwargs])}
+        result = func(*args, **kwargs)
+        for storage in self._storages(result):
+            key = id(storage)  # torch keeps one Python object for a storage as long as that lives
+            if key not in given and key not in self._held:
+                weakref.finalize(storage, self._held.pop, key, None).atexit = False
+            elif key not in self._held:
+                continue
+            self._held[key] = storage.nbytes()  # anew of those known: an operation may resize what it is given
+        self.most = max(self.most, sum(self._held.values()))
+        return result
+
+    def _storages(self, values: Any) -> list[torch.UntypedStorage]:
+        """Those behind the dense tensors among `values`."""
+        return [
+            leaf.untyped_storage()
+            for leaf in tree_leaves(values)
+            if isinstance(leaf, torch.Tensor) and leaf.device.type == self.kind and leaf.layout == torch.strided
+        ]
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -31,8 +31,13 @@ def gap_norm(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def paired_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     """The mean cosine of row i of `a` with row i of `b`, both (N, D)."""
+    return float(paired_cosines(a, b).mean())
+
+
+def paired_cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The cosine of row i of `a` with row i of `b`, both (N, D): float64 (N,)."""
     _same_rows(a, b)
-    return float((exact(a) * exact(b)).sum(1).mean())
+    return (exact(a) * exact(b)).sum(1)
 
 
 def unpaired_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -92,7 +97,22 @@ def recall_at(
     query_items: torch.Tensor | None = None,
     gallery_items: torch.Tensor | None = None,
 ) -> dict[int, float]:
-    """The share of queries (N, D) with a right answer among the k nearest of the gallery (M, D) by cosine, for each k.
+    """The share of queries (N, D) with a right answer among the k nearest of the gallery (M, D) by cosine, for each k:
+    the mean of `hits_at`, which says what a right answer is."""
+    hits = hits_at(queries, gallery, ks, query_items=query_items, gallery_items=gallery_items)
+    return dict(zip(ks, hits.mean(1).tolist(), strict=True))
+
+
+def hits_at(
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    query_items: torch.Tensor | None = None,
+    gallery_items: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Whether each query (N, D) has a right answer among the k nearest of the gallery (M, D) by cosine, for each k:
+    float64 (len(ks), N), 1 or 0, or between where ties decide.
 
     Row i of the gallery answers query i, unless items are given: int64 (N,) and (M,), and then every gallery row of the
     query's item is right. Swap the two for the other direction. Ties (within 1e-9) are resolved as a fair draw among
@@ -107,7 +127,7 @@ def recall_at(
     if len(queries) == 0:
         raise DataError("recall of 0 queries; expected at least one.")
     x, y = exact(queries), exact(gallery)
-    totals = torch.zeros(len(ks), dtype=torch.float64)
+    hits = torch.empty(len(ks), len(x), dtype=torch.float64)
     step = max(1, CELLS // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
@@ -121,8 +141,8 @@ def recall_at(
             level_right = ((cosines >= best - TIE) & right).sum(1)
         above = (cosines > best + TIE).sum(1)
         level = (cosines >= best - TIE).sum(1) - above
-        totals += _hits(above, level, level_right, ks)
-    return {k: float(total) / len(x) for k, total in zip(ks, totals, strict=True)}
+        hits[:, rows] = _hits(above, level, level_right, ks)
+    return hits
 
 
 def comparable(
@@ -190,18 +210,18 @@ def _same_rows(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 def _hits(above: torch.Tensor, level: torch.Tensor, right: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
-    """For each k, the number of queries with a right answer among the k best, in expectation over ties.
+    """Whether each query has a right answer among the k best, in expectation over ties (len(ks), N).
 
     By query, of the gallery: how many lie above its best right answer, how many are level with that (itself included),
     and how many of those are right. A query misses at k if the k - above places left all go to wrong ones among the
     level: a product of (wrong - i) / (level - i).
     """
     wrong = level - right
-    totals = torch.zeros(len(ks), dtype=torch.float64)
+    hits = torch.empty(len(ks), len(above), dtype=torch.float64)
     for place, k in enumerate(ks):
         miss = torch.ones(len(above), dtype=torch.float64)
         for i in range(k):
             drawn = (i < k - above) & (right > 0)
             miss *= torch.where(drawn, (wrong - i).clamp(min=0).double() / (level - i).clamp(min=1), 1.0)
-        totals[place] = (1 - miss).sum()
-    return totals
+        hits[place] = 1 - miss
+    return hits

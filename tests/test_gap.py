@@ -13,11 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modbridge.assembly.experiment import load_experiment
+from modbridge.assembly.session import Session
 from modbridge.config.kinds import BridgeConfig
-from modbridge.cost import cost_of, macs_of, parameters_of
-from modbridge.gap_tables import COLUMNS, MORE, similarity_view
+from modbridge.cost import cost_of, macs_of, parameters_of, peak_bytes_of
+from modbridge.gap_tables import COLUMNS, MORE, bytes_text, similarity_view
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting
 from modbridge.noise import Draw
+from modbridge.plugins.manager import Plugins
+from modbridge.stages.gap import splits
+from modbridge.stages.gap_measures import gap_measures
+from modbridge.store.cache import Cache
+from modbridge.talk import Talk
 from modbridge.testing import build, toy_embeddings, toy_port
 
 Call = Callable[..., Any]
@@ -110,6 +117,35 @@ def test_every_column_agrees_with_numpy(call: Call, made: Path, tmp_path: Path) 
             assert row[column] == pytest.approx(value, abs=2e-6), (name, column)
     assert rows["identity"]["separability"] > rows["mean_shift"]["separability"] + 0.1
     assert rows["identity"]["energy_distance"] == pytest.approx(rows["mean_shift"]["energy_distance"], abs=0.05)
+
+
+def test_the_values_by_item_are_those_that_the_columns_are_means_of(made: Path, tmp_path: Path) -> None:
+    plugins = Plugins.discover(environ={})
+    experiment = load_experiment(made, plugins.registry, sets=["gap.seeds=[0,1]"])
+    cell, session = experiment.first, Session(plugins, Cache(tmp_path / "cache"), Talk(quiet=True))
+    image_fit, image, text_fit, text = _sides(tmp_path)
+    text_fit, text = text_fit[:, 0], text[:, 0]
+    for again in range(2):  # the second time from the cache
+        first, second = (gap_measures(session, cell, cell.config.bridge, split) for _, split in splits(session, cell))
+        order = np.sort(np.random.default_rng(0).permutation(COUNT)[FIT:])
+        assert first.keys == tuple(f"i{i:02d}" for i in order)
+        assert first.keys != second.keys
+        x = _n(image - image_fit.mean(0) + text_fit.mean(0))
+        x_fit = _n(image_fit - image_fit.mean(0) + text_fit.mean(0))
+        z, c = _n(x - x_fit.mean(0)), _n(text - text_fit.mean(0))
+        wanted = {
+            "paired_cosine": (x * text).sum(1),
+            "centred_paired_cosine": (z * c).sum(1),
+            "r_at_1": np.argmax(x @ text.T, axis=1) == np.arange(len(x)),
+            "centred_r_at_1": np.argmax(z @ c.T, axis=1) == np.arange(len(x)),
+        }
+        assert first.items.keys() == wanted.keys()
+        for column, values in wanted.items():
+            found = first.items[column]
+            assert found.dtype == np.float64
+            np.testing.assert_allclose(found, values, atol=2e-6)
+            assert found.mean() == pytest.approx(first.columns[column], abs=1e-12)
+        assert again == 0 or first.key in {path.name for path in (tmp_path / "cache" / "gap").iterdir()}
 
 
 def test_before_comes_first_and_only_where_no_bridges_are_listed(call: Call, made: Path) -> None:
@@ -321,6 +357,57 @@ def test_the_cost_of_layers_counted_by_hand() -> None:
     assert cost.items_per_second > 1
 
 
+class Keeps(Layers):
+    """Allocations that can be counted by hand."""
+
+    def __init__(self, config: BridgeConfig, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self.memory = torch.ones(1000, 16)  # there before: not counted, nor are views of it
+
+    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        self.memory.T[:, 3:].mul_(1.0)
+        big = x.new_zeros(len(x), 1000)  # 4000 bytes a row
+        view = big.view(-1)[: len(x)]
+        del big
+        view += 1  # the whole is still there
+        other = torch.empty(50, dtype=torch.float64)  # 400 bytes
+        del view, other
+        half = torch.einsum("bd,nd->bn", x, self.memory[:300])  # 1200 bytes a row, when what was before is gone
+        return half[:, :16].clone()  # 64 bytes a row
+
+
+def test_the_peak_memory_of_known_allocations() -> None:
+    ports = {"text": toy_port(16), "source": toy_port(16, "image")}
+    bridge = Keeps(BridgeConfig(type="keeps"), BuildContext(ports=ports))
+    cost = cost_of(bridge, toy_embeddings(5, 16, "image"), batch=7)
+    assert cost.peak_bytes == 7 * 4000 + 400
+    assert cost_of(bridge, toy_embeddings(5, 16, "image"), batch=14).peak_bytes == 14 * 4000 + 400
+
+
+def test_peak_memory_counts_what_lives_at_once_and_only_that() -> None:
+    cpu = torch.device("cpu")
+    before = torch.ones(1000)
+
+    def one_after_the_other() -> None:
+        for _ in range(5):
+            torch.ones(250).add_(1)  # 1000 bytes
+
+    def all_together() -> list[torch.Tensor]:
+        return [before[k:] + 1 for k in range(5)]
+
+    assert peak_bytes_of(one_after_the_other, cpu) == 1000
+    assert peak_bytes_of(all_together, cpu) == 4 * (5 * 1000 - 10)
+    assert peak_bytes_of(lambda: before.view(10, 100).T[3:].mul_(1), cpu) == 0
+    assert peak_bytes_of(lambda: torch.add(before, 1, out=torch.empty(0)), cpu) == 4000
+    q = torch.ones(8, 4)
+    with torch.inference_mode():  # scores and their softmax; by then the result is not there yet
+        assert peak_bytes_of(lambda: torch.softmax(q @ q.T, 1) @ q, cpu) == 4 * (64 + 64)
+
+
+def test_bytes_are_shown_short() -> None:
+    assert [bytes_text(n) for n in (0, 512, 28_400, 62_914_560, 5e9)] == ["0 B", "512 B", "28.4 kB", "62.91 MB", "5 GB"]
+
+
 def test_the_paper_s_cost_is_five_calls_of_its_network() -> None:
     """342.6 M multiply-adds a call, of which 325.8 M in convolutions and linear layers: 5 of these are its 1.63 G."""
     ports = {"text": toy_port(512), "source": toy_port(512, "image")}
@@ -338,7 +425,7 @@ def test_cost_is_measured_anew_and_leaves_everything_else_as_it_was(call: Call, 
     for before, after in zip(plain["rows"], timed["rows"], strict=True):
         extra = {name: after.pop(name) for name in set(after) - set(before)}
         assert after == before
-        assert extra.keys() == {"parameters", "macs", "item_seconds", "items_per_second", "batch"}
+        assert extra.keys() == {"parameters", "macs", "item_seconds", "items_per_second", "peak_bytes", "batch"}
         assert extra["macs"] == 0
     assert timed["runs"] == plain["runs"]
 

@@ -16,7 +16,9 @@ from modbridge.measures import (
     gap_norm,
     gap_row,
     harmonic_mean,
+    hits_at,
     paired_cosine,
+    paired_cosines,
     recall_at,
     unpaired_cosine,
 )
@@ -62,6 +64,25 @@ def test_recall_agrees_with_sorting_in_both_directions(monkeypatch):
         found = recall_at(torch.tensor(x), torch.tensor(y))
         assert found == {k: pytest.approx((place < k).mean()) for k in (1, 5, 10)}
     assert 0 < found[1] < found[5] < found[10]
+
+
+def test_every_query_s_own_hits_and_cosine(monkeypatch):
+    monkeypatch.setattr("modbridge.measures.CELLS", 200)  # several pieces
+    a = _random(60)
+    b = a + _random(60, seed=1)
+    cosines = _n(a) @ _n(b).T
+    place = (np.argsort(-cosines, axis=1) == np.arange(60)[:, None]).argmax(1)
+    hits = hits_at(torch.tensor(a), torch.tensor(b), (1, 7))
+    assert hits.dtype == torch.float64
+    np.testing.assert_array_equal(hits, [place < 1, place < 7])
+    np.testing.assert_allclose(paired_cosines(torch.tensor(a), torch.tensor(b)), np.diag(cosines), atol=1e-12)
+    turned = torch.tensor([3, 0, 2, 1])
+    items = torch.tensor([0, 0, 1, 2])  # row 0 ties with row 1, which is of its item, and row 2 with row 3, which isn't
+    tied = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    wanted = torch.tensor([1, 1, 0.5, 0.5], dtype=torch.float64)
+    torch.testing.assert_close(hits_at(tied, tied, (1,), query_items=items, gallery_items=items)[0], wanted)
+    found = hits_at(tied[turned], tied, (1,), query_items=items[turned], gallery_items=items)[0]
+    torch.testing.assert_close(found, wanted[turned])
 
 
 def test_ties_are_a_fair_draw():

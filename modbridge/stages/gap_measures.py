@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
@@ -16,7 +18,16 @@ from modbridge.config.kinds import BridgeConfig
 from modbridge.distributions import Dimensions, energy_distance, separability
 from modbridge.errors import DataError
 from modbridge.geometry import Statistics
-from modbridge.measures import centred, comparable, cosine_counts, harmonic_mean, recall_at, unpaired_cosine
+from modbridge.measures import (
+    centred,
+    comparable,
+    cosine_counts,
+    harmonic_mean,
+    hits_at,
+    paired_cosines,
+    recall_at,
+    unpaired_cosine,
+)
 from modbridge.neighbours import hubs, nearest_cosine
 from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
 from modbridge.stages.embed import embed_key
@@ -25,21 +36,30 @@ from modbridge.stages.score import measured
 from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import stable_hash, tensor_hash
 
-REVISION = 1  # of what is measured; enters the keys
+REVISION = 2  # of what is measured; enters the keys
 ROW, ARRAYS = "row.json", "arrays.safetensors"
 BINS = 100
 KS = (1, 5, 10)
+ITEMS = "items/"  # before the name of a column, among the arrays: its values by item
 
 
 @dataclass(frozen=True)
 class GapMeasures:
-    """`columns`: one row's measures. `arrays`: `mean_shift` and `std_ratio` (D,), and histograms of cosines over
-    [-1, 1] in equal bins, `paired`, `unpaired`, `text` and their `centred_` likes, int64 (bins,). `key`: what decides
-    them."""
+    """`columns`: one row's measures. `arrays`: `mean_shift` and `std_ratio` (D,), histograms of cosines over [-1, 1] in
+    equal bins, `paired`, `unpaired`, `text` and their `centred_` likes, int64 (bins,), and `items/<column>`, float64
+    (N,), of held-out item by item. `key`: what decides them. `keys`: the ids of these items."""
 
     columns: dict[str, float | None]
     arrays: dict[str, torch.Tensor]
     key: str
+    keys: tuple[str, ...]
+
+    @property
+    def items(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The columns that are means over items, (N,) values of each, in the order of `keys`."""
+        return {
+            name.removeprefix(ITEMS): array.numpy() for name, array in self.arrays.items() if name.startswith(ITEMS)
+        }
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,7 @@ def gap_measures(session: Session, cell: Cell, bridge: BridgeConfig, split: Spli
     folder = session.stage("gap", key, label, build)
     read_manifest(folder)
     found: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
-    return GapMeasures({**base, **found}, read_tensors(folder / ARRAYS), key)
+    return GapMeasures({**base, **found}, read_tensors(folder / ARRAYS), key, vectors.source.keys)
 
 
 def _columns(both: Sides, base: dict[str, float], dimensions: Dimensions) -> dict[str, float | None]:
@@ -136,4 +156,6 @@ def _arrays(both: Sides, dimensions: Dimensions) -> dict[str, torch.Tensor]:
     for prefix, x, t in (("", both.bridged, both.text), ("centred_", both.bridged_centred, both.text_centred)):
         arrays[f"{prefix}paired"], arrays[f"{prefix}unpaired"] = cosine_counts(x, t, BINS)
         arrays[f"{prefix}text"] = cosine_counts(t, t, BINS)[1]
+        arrays[f"{ITEMS}{prefix}paired_cosine"] = paired_cosines(x, t)
+        arrays[f"{ITEMS}{prefix}r_at_1"] = hits_at(x, t, (1,))[0]
     return {name: array.contiguous() for name, array in arrays.items()}
