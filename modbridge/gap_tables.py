@@ -120,19 +120,11 @@ def cost_text(row: Row, column: str) -> str:
         return _short(float(value))
     if column == "peak_bytes" and is_number(value):
         return bytes_text(float(value))
-    if column == "peak_bytes" and is_number(value):
-        return bytes_text(float(value))
     if column == "items_per_second" and is_number(value):
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
     if column == "item_seconds" and is_number(value):
         return f"{value:.2g}"
     return cell_text(row, column)
-
-
-def bytes_text(value: float) -> str:
-    """62.91 MB, in powers of 1000."""
-    short = _short(value)
-    return f"{short}B" if value >= 1e3 else f"{short} B"
 
 
 def bytes_text(value: float) -> str:
