@@ -65,7 +65,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             name="mean_shift",
             config=f"{BRIDGES}:MeanShiftConfig",
             impl="modbridge.builtin.bridges.mean_shift:MeanShiftBridge",
-            summary="moves the mean of the source vectors onto the mean of the text vectors",
+            summary="moves the mean of one modality's vectors onto the mean of the other's",
             example={"type": "mean_shift"},
         )
     )
@@ -85,7 +85,37 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             name="capdec",
             config=f"{BRIDGES}:CapDecConfig",
             impl="modbridge.builtin.bridges.capdec:CapDecBridge",
-            summary="CapDec: Gaussian noise on the text vectors in training, nothing at test",
+            summary="CapDec: noise on the text vectors in training, nothing at test",
             example={"type": "capdec"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="close",
+            config="modbridge.builtin.bridges.close_config:CloseConfig",
+            impl="modbridge.builtin.bridges.close:CloseBridge",
+            summary="CLOSE: noise on the text vectors in training, after an adapter (mean, random, linear, covariance)",
+            example={"type": "close"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="standardise",
+            config=f"{BRIDGES}:StandardiseConfig",
+            impl="modbridge.builtin.bridges.standardise:StandardiseBridge",
+            summary="gives each dimension of one modality the mean and deviation of the other's",
+            example={"type": "standardise"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="realign",
+            config=f"{BRIDGES}:RealignConfig",
+            impl="modbridge.builtin.bridges.realign:RealignBridge",
+            summary="ReAlign: text vectors moved to the source vectors' mean and spread, in training",
+            example={"type": "realign"},
         )
     )

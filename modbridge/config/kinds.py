@@ -14,7 +14,7 @@ from modbridge.config.component import ComponentConfig, Purpose
 from modbridge.config.weights import manifest_hash
 from modbridge.spaces import Port
 
-Augmentation = Literal["none", "noise", "diffusion"]
+Augmentation = Literal["none", "shift", "noise", "diffusion"]
 
 
 def _a_modality(name: str) -> str:
@@ -88,7 +88,8 @@ class PriorConfig(FittedConfig):
 class BridgeConfig(FittedConfig):
     """Config of a bridge.
 
-    `augmentation` says what `augment` adds to text vectors: nothing, noise, or a pass through a diffusion prior.
+    `augmentation` says what `augment` does to text vectors: nothing (or taking their own mean away), a shift among the
+    source vectors (the same every time), noise, or a pass through a diffusion prior.
     """
 
     augmentation: ClassVar[Augmentation] = "none"

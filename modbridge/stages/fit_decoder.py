@@ -105,7 +105,7 @@ def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
 
 
 def _draws(cell: Cell) -> int | str | None:
-    return cell.config.augment_draws if cell.config.augmenter.augments_by != "none" else None
+    return cell.config.augment_draws if cell.config.augmenter.augments_by not in ("none", "shift") else None
 
 
 def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar, TypeVar
 
 import torch
 
+from modbridge.builtin.bridges.moments import require_finite
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ArtefactError, DataError
 from modbridge.geometry import Statistics, to_text_frame
@@ -16,6 +18,7 @@ ConfigT = TypeVar("ConfigT", bound=BridgeConfig)
 
 class StatisticsBridge(Bridge[ConfigT]):
     """A bridge whose artefact is a few float64 tensors, named in `kept`: a "..._mean" is (D,), all else a number.
+    Override `shapes` where the config decides what is kept.
 
     Fitting takes the text vectors' mean and radius, and the source vectors' mean.
     """
@@ -24,15 +27,26 @@ class StatisticsBridge(Bridge[ConfigT]):
 
     _values: dict[str, torch.Tensor] | None = None
 
+    @property
+    def who(self) -> str:
+        """What messages call it."""
+        return f"the bridge {self.config.type!r}"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that the artefact keeps, by name."""
+        return {name: (self.context.dim(),) if name.endswith("_mean") else () for name in self.kept}
+
     def fit(self, data: FitData, fitting: Fitting) -> None:
-        text = Statistics.of(data.text.values)
-        source = Statistics.of(data.require_source(f"the bridge {self.config.type!r}").values)
-        self._values = {"text_mean": text.mean, "text_radius": text.radius, "source_mean": source.mean}
+        source = data.require_source(self.who)
+        for vectors in (data.text, source):
+            require_finite(vectors, self.who)
+        text, shifted = Statistics.of(data.text.values), Statistics.of(source.values)
+        self._values = {"text_mean": text.mean, "text_radius": text.radius, "source_mean": shifted.mean}
 
     def statistic(self, name: str) -> torch.Tensor:
-        """One of the fitted numbers, float64. Raises DataError before fitting or loading."""
+        """One of the fitted tensors, float64. Raises DataError before fitting or loading."""
         if self._values is None:
-            raise DataError(f"the bridge {self.config.type!r} has not been fitted; call `fit`, or load an artefact.")
+            raise DataError(f"{self.who} has not been fitted; call `fit`, or load an artefact.")
         return self._values[name]
 
     def in_text_frame(self, z: torch.Tensor) -> torch.Tensor:
@@ -40,15 +54,18 @@ class StatisticsBridge(Bridge[ConfigT]):
         return to_text_frame(z, self.statistic("text_mean"), self.statistic("text_radius"))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {name: self.statistic(name) for name in self.kept}
+        return {name: self.statistic(name) for name in self.shapes()}
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        dim = self.context.dim()
-        wanted = {name: (dim,) if name.endswith("_mean") else () for name in self.kept}
-        found = {name: tuple(value.shape) for name, value in tensors.items()}
+        wanted, found = self.shapes(), {name: tuple(value.shape) for name, value in tensors.items()}
         if wanted != found:
             raise ArtefactError(
-                f"the stored statistics are not those of a {self.config.type!r} bridge at dimension {dim}: expected "
-                f"{wanted}, found {found}. They were saved under another config or encoder."
+                f"the stored statistics are not those of a {self.config.type!r} bridge at dimension "
+                f"{self.context.dim()}: expected {wanted}, found {found}. They were saved under another config or "
+                f"encoder."
             )
         self._values = {name: value.double().cpu() for name, value in tensors.items()}
+
+    def parameter_count(self) -> int:
+        """The number of numbers kept."""
+        return sum(prod(shape) for shape in self.shapes().values())
