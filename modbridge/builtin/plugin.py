@@ -9,6 +9,8 @@ from modbridge.plugins import ComponentSpec, hookimpl
 SOURCES = "modbridge.builtin.source_config"
 VECTORS = "modbridge.builtin.precomputed_config"
 BRIDGES = "modbridge.builtin.bridges.config"
+MAPS = "modbridge.builtin.bridges.map_config"
+RECALL = "modbridge.builtin.bridges.memory_config"
 
 
 @hookimpl
@@ -117,5 +119,65 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             impl="modbridge.builtin.bridges.realign:RealignBridge",
             summary="ReAlign: text vectors moved to the source vectors' mean and spread, in training",
             example={"type": "realign"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="coral",
+            config=f"{MAPS}:CoralConfig",
+            impl="modbridge.builtin.bridges.coral:CoralBridge",
+            summary="CORAL: whitens the source vectors and colours them like texts; mean and covariance, no pairs",
+            example={"type": "coral"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="procrustes",
+            config=f"{MAPS}:ProcrustesConfig",
+            impl="modbridge.builtin.bridges.procrustes:ProcrustesBridge",
+            summary="orthogonal Procrustes: the best rotation of source vectors onto their texts, from pairs",
+            example={"type": "procrustes"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="ridge",
+            config=f"{MAPS}:RidgeConfig",
+            impl="modbridge.builtin.bridges.ridge:RidgeBridge",
+            summary="ridge regression of text on source vectors, from pairs",
+            example={"type": "ridge"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="pls_svd",
+            config=f"{MAPS}:PlsSvdConfig",
+            impl="modbridge.builtin.bridges.pls_svd:PlsSvdBridge",
+            summary="PLS-SVD: the few axes along which pairs vary together, and nothing else",
+            example={"type": "pls_svd", "num_axes": 4},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="memory",
+            config=f"{RECALL}:MemoryConfig",
+            impl="modbridge.builtin.bridges.memory:MemoryBridge",
+            summary="DeCap: a softmax mixture of the text vectors that a source vector is like",
+            example={"type": "memory"},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="nearest_caption",
+            config=f"{RECALL}:NearestCaptionConfig",
+            impl="modbridge.builtin.bridges.nearest_caption:NearestCaptionBridge",
+            summary="the nearest text vector in place of a source vector (CLIPRe, WSAC nnd)",
+            example={"type": "nearest_caption"},
         )
     )
