@@ -119,6 +119,28 @@ def test_every_column_agrees_with_numpy(call: Call, made: Path, tmp_path: Path) 
     assert rows["identity"]["energy_distance"] == pytest.approx(rows["mean_shift"]["energy_distance"], abs=0.05)
 
 
+def test_where_texts_are_moved_they_are_measured_as_a_decoder_learns_them(
+    call: Call, made: Path, tmp_path: Path
+) -> None:
+    bridge = "{type: mean_shift, direction: to_source}"
+    (row,) = [r for r in call("gap", made, "--set", f"bridge={bridge}", "--no-report", "--json").json["rows"]
+              if r["bridge"] == "mean_shift"]  # fmt: skip
+    image_fit, image, text_fit, text = _sides(tmp_path)
+    way = image_fit.mean(0) - text_fit[:, 0].mean(0)
+    moved_fit, moved = (_n(t[:, 0] + way) for t in (text_fit, text))
+    z, c = _n(image - image_fit.mean(0)), _n(moved - moved_fit.mean(0))
+    wanted = {
+        "gap_norm": np.linalg.norm(image.mean(0) - moved.mean(0)),
+        "paired_cosine": _cos(image, moved),
+        "r_at_1": _recall(image, moved, 1),
+        "centred_paired_cosine": _cos(z, c),
+        "centred_r_at_1": _recall(z, c, 1),
+        "nearest_train_text": (z @ _n(moved_fit - moved_fit.mean(0)).T).max(1).mean(),
+    }
+    for column, value in wanted.items():
+        assert row[column] == pytest.approx(value, abs=2e-6), column
+
+
 def test_the_values_by_item_are_those_that_the_columns_are_means_of(made: Path, tmp_path: Path) -> None:
     plugins = Plugins.discover(environ={})
     experiment = load_experiment(made, plugins.registry, sets=["gap.seeds=[0,1]"])

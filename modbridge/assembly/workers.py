@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from modbridge.errors import ModbridgeError
 
 Job = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell could not be done: what to say, and the exit code that it stands for."""
+    """Why a cell could not be done: what to say, the exit code that it stands for, and where it came from."""
 
     message: str
     exit_code: int = 3
+    traceback: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """What to say of an error; one that nobody raised on purpose is called by its type."""
-        code = getattr(error, "exit_code", None)
-        return cls(str(error), code) if isinstance(code, int) else cls(f"{type(error).__name__}: {error}")
+        """What to say of an error; one that nobody raised on purpose is a bug."""
+        where = "".join(traceback.format_exception(error))
+        if isinstance(error, ModbridgeError):
+            return cls(str(error), error.exit_code, where)
+        return cls(f"{type(error).__name__}: {error} (this is a bug in modbridge; --debug shows where)", 3, where)
 
 
 def in_turn(indices: Sequence[int], job: Job) -> Iterator[tuple[int, Failure | None]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("compare")
 @config_options
 @click.option("--seeds", metavar="N|A,B", help="N seeds from 0 on, or these; splits, where gap.fit makes them.")
-@click.option("--rows", "patterns", multiple=True, metavar="GLOB", help="Only rows like 'ridge/*'. May be repeated.")
+@click.option("--rows", "patterns", multiple=True, metavar="GLOB", help="Only rows like 'ridge/*', and the baseline.")
 @click.option("--baseline", metavar="ROW", help="The row that the others are tested against.")
 @click.option("--rank-by", metavar="MEASURE", help="The measure that rows are ranked by, within equal needs.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the work.")
@@ -110,6 +110,8 @@ def command(
             if failure is not None:
                 failures[label] = failure
                 session.talk.say(f"failed: {label}: {failure.message}")
+                if state.debug:
+                    session.talk.say(failure.traceback)
             progress.advance(1, label)
     result = compare(session, experiment, failures)
     shown = {"--set": map(_without_place, sets), "--vary": vary, "--rows": patterns}
@@ -170,7 +172,7 @@ def load_matrix(
             raise ConfigError([Problem("--rows", f"no row is like {glob!r}", hint=hint)])
 
     def wanted_row(cell: Cell | Misfit) -> bool:
-        return any(fnmatch(row_name(cell), glob) for glob in rows)
+        return row_name(cell) == first.compare.baseline or any(fnmatch(row_name(cell), glob) for glob in rows)
 
     return replace(found, cells=list(filter(wanted_row, found.cells)), misfits=list(filter(wanted_row, found.misfits)))
 

@@ -27,13 +27,16 @@ from modbridge.store.keys import stable_hash
 class Crossed:
     """Held-out items: their vectors as encoded, as bridged, and of their paired caption, row by row.
 
-    `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable with raw texts, for centred
-    measures. `key` decides `bridged`.
+    A bridge that carries texts to the source vectors (frame "source") has its effect on the text side: `text` is then
+    as `augment` gives it, which is what a decoder is trained on. `text_fit`: statistics of the fit split's texts, of
+    the same side. `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable with texts, for
+    centred measures. `key` decides all of it.
     """
 
     source: Embeddings
     bridged: Embeddings
     text: Embeddings
+    text_fit: Statistics
     fit_mean: torch.Tensor
     key: str
 
@@ -91,17 +94,22 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     names = [split.fit.name, split.test.name] if split else None
     left = [left_out(session, cell, w, modality) for w in ("train", where)]
     if cell.config.evaluate.input == "text":
-        mean = text_statistics(session, cell, split).mean
+        text_fit = text_statistics(session, cell, split)
         vectors = [embed_key(session, cell, w, "text") for w in ("train", where)]
         key = stable_hash(["text", vectors, number, names, left])
-        return Crossed(source, Embeddings(text.values, text.port, source.keys), text, mean, key)
+        same = Embeddings(text.values, text.port, source.keys)
+        return Crossed(source, same, text, text_fit, text_fit.mean, key)
 
+    plan = plan_of(session, cell)
+    port = config.crosses(plan.source, plan.text)
+    moved = port.frame == "source"
     rows = split.fit if split else None
     parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
     key = stable_hash(
         [
             bridge_key(session, cell, config, rows),
             config.key_fields("cross"),
+            *(["texts moved", config.key_fields("augment")] if moved else []),
             parts,
             names,
             cell.config.seed,
@@ -115,16 +123,35 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         with session.guard(config, "bridge", "it carried vectors across"):
             values = fitted.bridge.cross(source, cell.config.seed).values
             bridged_fit = fitted.bridge.cross(fit, cell.config.seed)
-        text = text_statistics(session, cell, split)
+        text_fit = text_statistics(session, cell, split)
+        tensors = {"values": values.cpu()}
+        if moved:
+            side = fitted.bridge.augment(text, cell.config.seed).values
+            text_fit = Statistics.of(augmented(session, cell, config, split).values)
+            tensors |= {"text": side.cpu(), "text_mean": text_fit.mean, "text_radius": text_fit.radius}
         frame = bridged_fit.port.frame
-        mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text.mean, text_radius=text.radius)
-        save_file({"values": values.cpu(), "fit_mean": mean.cpu()}, out / "bridged.safetensors")
+        mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text_fit.mean, text_radius=text_fit.radius)
+        save_file({**tensors, "fit_mean": mean.cpu()}, out / "bridged.safetensors")
         write_manifest(out, {"kind": "bridged", "type": config.type})
 
     label = config.type if split is None else f"{config.type} ({split.test.name})"
     tensors = read_tensors(session.stage("cross", key, label, build) / "bridged.safetensors")
+    device = source.values.device
+    text_fit = text_statistics(session, cell, split)
+    if moved:
+        text_fit = Statistics(tensors["text_mean"], tensors["text_radius"], text_fit.count)
+        text = Embeddings(tensors["text"].to(device), config.augments(text.port), text.keys)
+    bridged = Embeddings(tensors["values"].to(device), port, source.keys)
+    return Crossed(source, bridged, text, text_fit, tensors["fit_mean"], key)
+
+
+def augmented(session: Session, cell: Cell, config: BridgeConfig, split: Split | None = None) -> Embeddings:
+    """The fit split's texts on the side where they are compared: as `augment` gives them for a bridge that carries
+    texts to the source vectors, else as they are."""
+    rows = split.fit if split else None
+    text = train_vectors(session, cell, "text", rows)
     plan = plan_of(session, cell)
-    bridged = Embeddings(
-        tensors["values"].to(source.values.device), config.crosses(plan.source, plan.text), source.keys
-    )
-    return Crossed(source, bridged, text, tensors["fit_mean"], key)
+    if config.crosses(plan.source, plan.text).frame != "source":
+        return text
+    with session.guard(config, "bridge", "it prepared text vectors"):
+        return fitted_bridge(session, cell, config, rows).bridge.augment(text, cell.config.seed)

@@ -29,9 +29,8 @@ from modbridge.measures import (
     unpaired_cosine,
 )
 from modbridge.neighbours import hubs, nearest_cosine
-from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
-from modbridge.stages.embed import embed_key
-from modbridge.stages.fit_bridge import train_vectors
+from modbridge.spaces import Embeddings
+from modbridge.stages.cross import Crossed, Split, augmented, crossed
 from modbridge.stages.score import measured
 from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import stable_hash, tensor_hash
@@ -74,10 +73,10 @@ class Sides:
     keys: tuple[str, ...]
 
 
-def sides(vectors: Crossed, text: Statistics) -> Sides:
-    """What the measures compare: bridged vectors among raw texts, and each side centred on its mean over the fit split
+def sides(vectors: Crossed) -> Sides:
+    """What the measures compare: bridged vectors among texts, and each side centred on its mean over the fit split
     (`measures.comparable`, `measures.centred`)."""
-    port = vectors.bridged.port
+    port, text = vectors.bridged.port, vectors.text_fit
     x = comparable(vectors.bridged.values.cpu(), frame=port.frame, text_mean=text.mean, text_radius=text.radius)
     t = vectors.text.values.cpu().double()
     return Sides(x, t, centred(x, vectors.fit_mean), centred(t, text.mean), vectors.source.keys)
@@ -96,10 +95,10 @@ def gap_measures(session: Session, cell: Cell, bridge: BridgeConfig, split: Spli
     label = bridge.type if split is None else f"{bridge.type} ({split.test.name})"
 
     def build(out: Path, work: Path) -> None:
-        text = text_statistics(session, cell, split)
-        both = sides(vectors, text)
+        both = sides(vectors)
         dimensions = Dimensions.of(both.bridged, both.text)
-        row = _columns(both, base, dimensions) | _nearest(session, cell, both, text, split)
+        training = augmented(session, cell, bridge, split)
+        row = _columns(both, base, dimensions) | _nearest(session, both, vectors.text_fit, training)
         (out / ROW).write_text(json.dumps(row, allow_nan=False), encoding="utf-8")
         save_file(_arrays(both, dimensions), out / ARRAYS)
         write_manifest(out, {"kind": "gap measures", "type": bridge.type})
@@ -134,20 +133,16 @@ def _columns(both: Sides, base: dict[str, float], dimensions: Dimensions) -> dic
     }
 
 
-def _nearest(
-    session: Session, cell: Cell, both: Sides, text: Statistics, split: Split | None
-) -> dict[str, float | None]:
+def _nearest(session: Session, both: Sides, text: Statistics, training: Embeddings) -> dict[str, float | None]:
     """How near bridged vectors come to a training text, and how near true texts do: memory against closeness."""
-    training = train_vectors(session, cell, "text", split.fit if split else None)
 
     def true() -> float:
         return float(nearest_cosine(both.text_centred, training.values, text.mean).mean())
 
-    rows = split.fit.name if split else "all"
-    own = f"nearest {embed_key(session, cell, 'train', 'text')} {rows} {tensor_hash(both.text)}"
+    own = f"nearest {tensor_hash(training.values)} {tensor_hash(both.text)}"
     return {
         "nearest_train_text": float(nearest_cosine(both.bridged_centred, training.values, text.mean).mean()),
-        "texts_nearest_train_text": session.remember(own, true),  # the same for every bridge
+        "texts_nearest_train_text": session.remember(own, true),  # the same for every bridge that leaves texts alone
     }
 
 
