@@ -20,11 +20,19 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
     A failure inside the component's own code becomes a PluginError that names the component.
     """
     spec = registry.get(kind, config.type)
-    kinds = dict(type(config).part_fields())
-    parts = {name: build_component(part, kinds[name], registry, context) for name, part in config.parts().items()}
+    parts = {
+        name: build_component(part, of, registry, _inside(context, config, name))
+        for name, of, part in config.each_part()
+    }
     implementation = spec.load_impl()
     with guard(kind, config.type, spec.plugin, "it was built"):
         return implementation(config, replace(context, parts=parts))
+
+
+def _inside(context: BuildContext, config: ComponentConfig, part: str) -> BuildContext:
+    """The surroundings of a nested part."""
+    artefact = context.artefact and context.artefact / part
+    return replace(context, ports=config.part_ports(part, context.ports), artefact=artefact)
 
 
 @contextmanager

@@ -57,9 +57,8 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     where = "augment" if config.augment else "bridge"
     trained = _attempt(lambda: config.augmenter.augments(text), text, where, problems)
     for path, bridge in [("bridge", config.bridge), ("augment", config.augment)]:
-        for name, part in (bridge.parts() if bridge else {}).items():
-            if isinstance(part, PriorConfig):
-                _attempt(partial(part.check, text), None, f"{path}.{name}", problems)
+        if bridge is not None:
+            _check_priors(bridge, path, text, problems)
     for i, bridge in enumerate(config.gap.bridges):
         _crossing(bridge, source, text, f"gap.bridges.{i}", problems)
     if config.gap.sweep:
@@ -119,6 +118,14 @@ def _selection(config: PipelineConfig) -> list[Problem]:
     return [Problem("data.validation", message.format(name, told[name])) for name in same]
 
 
+def _check_priors(config: ComponentConfig, path: str, text: Port, problems: list[Problem]) -> None:
+    """Every prior inside a bridge must be able to model the text vectors."""
+    for name, part in config.parts().items():
+        if isinstance(part, PriorConfig):
+            _attempt(partial(part.check, text), None, f"{path}.{name}", problems)
+        _check_priors(part, f"{path}.{name}", text, problems)
+
+
 def _weights_fit(config: ComponentConfig, path: str, ports: Mapping[str, Port], problems: list[Problem]) -> None:
     """Weights taken from elsewhere, of a component or of its parts, must have been fitted at these ports."""
     weights = getattr(config, "weights", None)
@@ -128,7 +135,7 @@ def _weights_fit(config: ComponentConfig, path: str, ports: Mapping[str, Port], 
         except ModbridgeError as error:
             problems.append(Problem(f"{path}.weights", str(error)))
     for name, part in config.parts().items():
-        _weights_fit(part, f"{path}.{name}", ports, problems)
+        _weights_fit(part, f"{path}.{name}", config.part_ports(name, ports), problems)
 
 
 def _crossing(bridge: BridgeConfig, source: Port, text: Port, path: str, problems: list[Problem]) -> Port:

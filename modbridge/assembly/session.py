@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +19,15 @@ from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import SourceConfig
 from modbridge.config.pipeline import DEVICES, dump
 from modbridge.errors import ConfigError, Problem, SetupError
+from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
-from modbridge.interfaces.fitting import Judge, Progress
+from modbridge.interfaces.fitting import Fitting, Judge, Progress
 from modbridge.interfaces.source import Source
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_component, load_weights, save_component
 from modbridge.store.cache import Cache
-from modbridge.store.keys import stable_hash, tensor_hash
+from modbridge.store.keys import stable_hash, tensor_hash, vectors_hash
 from modbridge.store.tree import load_tree, save_tree
 from modbridge.talk import Talk
 
@@ -131,8 +133,8 @@ class Session:
 
     def revisions(self, config: ComponentConfig, kind: str) -> list[Any]:
         """The revisions of a component and of its nested parts, for cache keys."""
-        kinds = dict(type(config).part_fields())
-        nested = [self.revisions(part, kinds[name]) for name, part in sorted(config.parts().items())]
+        parts = sorted(config.each_part(), key=lambda part: part[0])
+        nested = [self.revisions(part, of) for _, of, part in parts]
         return [config.type, self.plugins.registry.get(kind, config.type).revision, *nested]
 
     def save(self, component: Component[Any], kind: str, out: Path, **content: Any) -> None:
@@ -183,21 +185,38 @@ class StageFitting:
         (out / TRAINING_LOG).write_text(text, encoding="utf-8")
 
     def fit_part(self, part: Component[Any], clean: Embeddings, observed: Embeddings | None = None) -> None:
+        registry = self.session.plugins.registry
+        kind = next(k for k in ("prior", "bridge", "decoder") if registry.find(k, part.config.type))
+        given = [tensor_hash(clean.values), None if observed is None else tensor_hash(observed.values)]
+        fit = partial(part.fit, clean, observed=observed)  # type: ignore[attr-defined]
+        self._fit_inside(part, kind, [clean.keys, given], given[0], lambda fitting: fit(fitting=fitting))
+
+    def fit_bridge(self, bridge: Bridge[Any], data: FitData) -> None:
+        given = {"text": vectors_hash(data.text)}
+        if data.source is not None:
+            given["source"] = vectors_hash(data.source)
+        if data.pairs is not None:
+            given["pairs"] = tensor_hash(data.pairs)
+        ports = {name: port.to_json() for name, port in bridge.context.ports.items()}
+        self._fit_inside(bridge, "bridge", [given, ports], given, lambda fitting: bridge.fit(data, fitting))
+
+    def _fit_inside(
+        self, part: Component[Any], kind: str, inputs: list[Any], data: Any, fit: Callable[[Fitting], None]
+    ) -> None:
+        """A nested component: taken from its `weights`, or else made once for the same `inputs`, a stage of its own."""
         config, session = part.config, self.session
         weights = getattr(config, "weights", None)
         if weights is not None:
             load_weights(part, weights)
             return
-        kind = next(k for k in ("prior", "bridge", "decoder") if session.plugins.registry.find(k, config.type))
-        given = [tensor_hash(clean.values), None if observed is None else tensor_hash(observed.values)]
-        key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, clean.keys, given])
+        key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, *inputs])
 
         def build(out: Path, work: Path) -> None:
             fitting = StageFitting(session, work, self.seed, f"{self.label} / {config.type}")
             with session.guard(config, kind, "it was fitted"):
-                part.fit(clean, fitting, observed=observed)  # type: ignore[attr-defined]
+                fit(fitting)
             fitting.write_log(out)
-            session.save(part, kind, out, seed=self.seed, data=given[0])
+            session.save(part, kind, out, seed=self.seed, data=data)
 
         folder = session.stage(f"fit_{kind}", key, f"{self.label} / {config.type}", build)
         load_component(part, folder)

@@ -124,6 +124,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     register(
         ComponentSpec(
             kind="bridge",
+            name="chain",
+            config="modbridge.builtin.bridges.chain_config:ChainConfig",
+            impl="modbridge.builtin.bridges.chain:ChainBridge",
+            summary="several bridges, one after another; a list of bridges is short for it",
+            example={"type": "chain", "bridges": ["mean_shift", "capdec"]},
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
             name="coral",
             config=f"{MAPS}:CoralConfig",
             impl="modbridge.builtin.bridges.coral:CoralBridge",

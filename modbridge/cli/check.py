@@ -32,7 +32,7 @@ def command(
         {
             "cell": cell.label,
             "encoder": cell.config.encoder.type,
-            "bridge": cell.config.bridge.type,
+            "bridge": cell.config.bridge.title,
             "augment": cell.config.augmenter.augments_by,
             "decoder": cell.config.decoder.type if cell.config.decoder else None,
             "source": str(cell.plan.source),

@@ -117,6 +117,7 @@ def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
 def _parameters(spec: ComponentSpec, config: Any, state: State, dim: int) -> int:
     """The parameters of the component, built at dimension `dim`."""
     from modbridge.assembly.build import build_component
+    from modbridge.cost import parameters_of
     from modbridge.interfaces.component import BuildContext
     from modbridge.spaces import Port, Space
 
@@ -129,5 +130,4 @@ def _parameters(spec: ComponentSpec, config: Any, state: State, dim: int) -> int
         space = Space(id="toy", dim=dim)
         ports = {"text": Port(space=space, modality="text"), "source": Port(space=space, modality="image")}
     built = build_component(config, spec.kind, state.plugins.registry, BuildContext(ports=ports))
-    parts = (part.parameter_count() for part in built.context.parts.values())
-    return int(built.parameter_count() + sum(parts))
+    return parameters_of(built)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from modbridge.config.component import ComponentConfig
+from modbridge.config.component import ComponentConfig, lists_parts
 from modbridge.config.kinds import FittedConfig
-from modbridge.config.weights import disagreements, kept_config, laid_over
+from modbridge.config.weights import CHAINED, chained, disagreements, kept_config, laid_over
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
 
@@ -33,6 +34,8 @@ def check_block(
 ) -> ComponentConfig | None:
     """As `validate_block`, but adds to `problems` and goes on; None if the block is unusable."""
     dotted = f"{path}." if path else ""
+    if isinstance(block, list) and kind == "bridge":
+        return _check_listed(block, registry, path, problems)
     if isinstance(block, str):
         block = {"type": block}
     if not isinstance(block, Mapping):
@@ -70,16 +73,44 @@ def check_block(
     return model
 
 
+def check_parts(
+    kind: str, value: Any, registry: Registry, path: str, problems: list[Problem], *, listed: bool
+) -> ComponentConfig | list[ComponentConfig] | None:
+    """What a field that holds one component, or where `listed` a list of them, is given; None if one is unusable."""
+    if not listed:
+        return check_block(kind, value, registry, path, problems)
+    if not isinstance(value, list):
+        problems.append(Problem(path, f"expected a list, found {value!r}", hint=f"write [{value}]"))
+        return None
+    found = [check_block(kind, item, registry, f"{path}.{number}", problems) for number, item in enumerate(value)]
+    whole = [item for item in found if item is not None]
+    return whole if len(whole) == len(found) else None
+
+
+def _check_listed(blocks: list[Any], registry: Registry, path: str, problems: list[Problem]) -> ComponentConfig | None:
+    """A list in the place of a bridge: a chain of its items, whose problems are told where the items were written."""
+    found: list[Problem] = []
+    config = check_block("bridge", chained(blocks), registry, path, found)
+    prefix = f"{path}.{CHAINED}".lstrip(".")
+    for problem in found:
+        if problem.path == prefix or problem.path.startswith(f"{prefix}."):
+            problem = replace(problem, path=f"{path}{problem.path.removeprefix(prefix)}".lstrip("."))
+        problems.append(problem)
+    return config
+
+
 def _training_fields(
     cls: type[ComponentConfig], kept: Mapping[str, Any], registry: Registry
 ) -> dict[str, tuple[str, ...]]:
-    """The training fields of a component and of the parts that its artefact names."""
+    """The training fields of a component and, by their dotted names, of the parts that its artefact names."""
     found = {"": cls.training_fields}
-    for name, kind in cls.part_fields():
-        part = kept.get(name)
-        spec = registry.find(kind, str(part.get("type"))) if isinstance(part, Mapping) else None
-        if spec is not None:
-            found[name] = spec.load_config().training_fields
+    for field, kind in cls.part_fields():
+        value = kept.get(field)
+        parts = [(f"{field}.{i}", v) for i, v in enumerate(value)] if isinstance(value, list) else [(field, value)]
+        for name, part in parts:
+            if isinstance(part, Mapping) and (spec := registry.find(kind, str(part.get("type")))) is not None:
+                below = _training_fields(spec.load_config(), part, registry)
+                found |= {f"{name}.{deeper}".rstrip("."): fields for deeper, fields in below.items()}
     return found
 
 
@@ -91,7 +122,8 @@ def _check_values(
     values = dict(block)
     for name, part_kind in cls.part_fields():
         if values.get(name) is not None:
-            values[name] = check_block(part_kind, values[name], registry, f"{dotted}{name}", problems)
+            listed = lists_parts(cls.model_fields[name])
+            values[name] = check_parts(part_kind, values[name], registry, f"{dotted}{name}", problems, listed=listed)
     # A part with a mistake of its own is told by that mistake; it is not missing.
     broken = {name for name, value in values.items() if value is None and block.get(name) is not None}
     own: list[Problem] = []

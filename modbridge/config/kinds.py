@@ -10,10 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from modbridge.config.component import ComponentConfig, Purpose
+from modbridge.config.component import Affects, ComponentConfig, Purpose
 from modbridge.config.weights import manifest_hash
 from modbridge.spaces import Port
 
+# From the weakest to the strongest: a chain augments by the strongest of its members.
 Augmentation = Literal["none", "shift", "noise", "diffusion"]
 
 
@@ -98,6 +99,18 @@ class BridgeConfig(FittedConfig):
     def chosen_by_fitting(self) -> tuple[str, ...]:
         """The fields that are left to fitting (`start_step: auto`); the bridge's `chosen` says what they became."""
         return ()
+
+    def chosen_for(self, purpose: Purpose) -> tuple[str, ...]:
+        """Those of `chosen_by_fitting` that change only `purpose`."""
+        marks = {name: type(self).model_fields[name].metadata for name in self.chosen_by_fitting}
+        return tuple(
+            name for name, of in marks.items() if any(isinstance(m, Affects) and m.purpose == purpose for m in of)
+        )
+
+    @property
+    def title(self) -> str:
+        """What tables call it: its type, or of a chain those of its members."""
+        return self.type
 
     @property
     def augments_by(self) -> Augmentation:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeGuard, get_origin
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from modbridge.config.blocks import check_block, check_model
-from modbridge.config.component import Part
+from modbridge.config.blocks import check_model, check_parts
+from modbridge.config.component import Part, lists_parts
 from modbridge.config.kinds import (
     BridgeConfig,
     DecoderConfig,
@@ -92,7 +92,7 @@ class GapConfig(_Section):
         dict[str, Annotated[list[int | float | str | bool], Field(min_length=1)]], AfterValidator(_once)
     ] = {}
     """Fields of the bridges and the values they take, `start_step: [0, 200, 400]`: one row for each value, from one
-    fit where the field changes only the crossing. A dot leads into a part, `prior.steps`."""
+    fit where the field changes only the crossing. A dot leads into a part, `prior.steps`, `bridges.0.noise_std`."""
     fit: Annotated[int | None, Field(ge=2)] = None
     """Fit on this many items of the training source and test on its others; null: fit on train, test on test."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)] = [0]
@@ -139,9 +139,10 @@ class PipelineConfig(_Section):
     encoder: Annotated[EncoderConfig, Part("encoder")]
     """Puts items of several modalities into one space."""
     bridge: Annotated[BridgeConfig, Part("bridge")]
-    """Carries source vectors across the gap."""
+    """Carries source vectors across the gap. A list, [mean_shift, capdec], is a chain of bridges."""
     augment: Annotated[BridgeConfig | None, Part("bridge")] = None
-    """The bridge whose `augment` prepares the decoder's training vectors; null: `bridge` itself."""
+    """The bridge whose `augment` prepares the decoder's training vectors, or a list of bridges, one after another;
+    null: `bridge` itself."""
     augment_draws: Annotated[int, Field(ge=1)] | Literal["fresh"] = "fresh"
     """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
     decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
@@ -207,16 +208,9 @@ def _check_section(
         kind = next((mark.kind for mark in field.metadata if isinstance(mark, Part)), None)
         if value is None:
             continue
-        if kind and isinstance(value, list):
-            items = [check_block(kind, v, registry, f"{dotted}{name}.{i}", problems) for i, v in enumerate(value)]
-            checked[name] = items
-            if None in items:
-                broken.add(name)
-        elif kind and get_origin(field.annotation) is list:
-            problems.append(Problem(f"{dotted}{name}", f"expected a list, found {value!r}", hint=f"write [{value}]"))
-            broken.add(name)
-        elif kind:
-            checked[name] = check_block(kind, value, registry, f"{dotted}{name}", problems)
+        if kind:
+            listed = lists_parts(field)
+            checked[name] = check_parts(kind, value, registry, f"{dotted}{name}", problems, listed=listed)
             if checked[name] is None:
                 broken.add(name)
         elif _is_section(field.annotation) and isinstance(value, Mapping):

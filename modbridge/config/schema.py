@@ -14,6 +14,7 @@ from typing_extensions import TypeAliasType
 
 from modbridge.config.component import ComponentConfig
 from modbridge.config.fields import blocks_in, config_name, descriptions, is_annotated, part_kind
+from modbridge.config.weights import CHAIN
 from modbridge.errors import ModbridgeError
 from modbridge.plugins.registry import KINDS, Registry
 
@@ -135,7 +136,8 @@ class _Schema:
                 continue
             kind = part_kind(field)
             if kind:
-                properties[key] = self._slot(field.annotation, kind)
+                least = {k: v for k, v in properties[key].items() if k == "minItems"}
+                properties[key] = self._slot(field.annotation, kind) | least
             if name in told:
                 properties[key] = {"description": told[name]} | {
                     k: v for k, v in properties[key].items() if k != "description"
@@ -189,6 +191,9 @@ class _Schema:
             self.defs[key] = body
             options.append({"$ref": f"#/$defs/{key}"})
         text: dict[str, Any] = {"anyOf": [{"enum": words}, dict(REFERENCE)]} if words else dict(REFERENCE)
+        if kind == "bridge" and CHAIN in self.registry.names(kind):
+            several = {"description": f"Short for a {CHAIN}.", "type": "array", "minItems": 1}
+            options.append(several | {"items": {"$ref": f"#/$defs/{self.prefix}component.{kind}"}})
         choice: dict[str, Any] = {"oneOf": [*options, text]}
         if self.partial:
             choice = {"anyOf": [*options, text, {"type": "null"}]}

@@ -63,6 +63,8 @@ def _still_of_its_weights(before: ComponentConfig, after: ComponentConfig) -> bo
 
 def _has(block: Any, name: str) -> bool:
     head, _, rest = name.partition(".")
+    if isinstance(block, list):
+        return bool(rest) and head.isdigit() and int(head) < len(block) and _has(block[int(head)], rest)
     if not isinstance(block, BaseModel) or head == "type" or head not in type(block).model_fields:
         return False
     return _has(getattr(block, head), rest) if rest else True
@@ -71,6 +73,9 @@ def _has(block: Any, name: str) -> bool:
 def _with(block: Any, name: str, value: Any, path: str, problems: list[Problem]) -> Any:
     """`block` with the field `name` set, checked as if it had been written so; None if it is refused."""
     head, _, rest = name.partition(".")
+    if isinstance(block, list):
+        item = _with(block[int(head)], rest, value, path, problems)
+        return None if item is None else [*block[: int(head)], item, *block[int(head) + 1 :]]
     new = _with(getattr(block, head), rest, value, path, problems) if rest else value
     if new is None and rest:
         return None

@@ -17,6 +17,13 @@ from modbridge.errors import Problem
 from modbridge.spaces import Port
 
 MANIFEST = "modbridge.json"
+# A list in the place of a bridge is short for this bridge, with the list in this field.
+CHAIN, CHAINED = "chain", "bridges"
+
+
+def chained(blocks: Sequence[Any]) -> dict[str, Any]:
+    """The block that a list of bridges is short for."""
+    return {"type": CHAIN, CHAINED: list(blocks)}
 
 
 def weights_folder(weights: str) -> Path:
@@ -85,18 +92,36 @@ def laid_over(
     kept: Mapping[str, Any], given: Mapping[str, Any], training: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """The artefact's config with the fields that are given. Those that only say how to train stay the artefact's:
-    `training` names them, for the component itself under "" and for a nested part under its field."""
+    `training` names them, for the component itself under "" and for a nested part under its dotted name."""
     merged = dict(kept)
     for name, value in given.items():
-        if name in training.get("", ()):
-            continue
-        below = merged.get(name)
-        block = {"type": value} if isinstance(value, str) and isinstance(below, Mapping) and "type" in below else value
-        if isinstance(block, Mapping) and isinstance(below, Mapping) and _one_type(below, block):
-            merged[name] = laid_over(below, block, {"": training.get(name, ())})
-        else:
-            merged[name] = block
+        if name not in training.get("", ()):
+            merged[name] = _over(merged.get(name), value, _below(training, name))
     return merged
+
+
+def _over(kept: Any, given: Any, training: Mapping[str, Sequence[str]]) -> Any:
+    """`laid_over` for the value of one field: of parts in a list, each over the one in its place."""
+    if isinstance(kept, list) and isinstance(given, list) and len(kept) == len(given) and all(map(_is_block, kept)):
+        pairs = enumerate(zip(kept, given, strict=True))
+        return [_over(before, after, _below(training, str(number))) for number, (before, after) in pairs]
+    if _is_block(kept) and isinstance(given, str):
+        given = {"type": given}
+    elif _is_block(kept) and kept["type"] == CHAIN and isinstance(given, list):
+        given = chained(given)
+    if isinstance(kept, Mapping) and isinstance(given, Mapping) and _one_type(kept, given):
+        return laid_over(kept, given, training)
+    return given
+
+
+def _below(training: Mapping[str, Sequence[str]], name: str) -> dict[str, Sequence[str]]:
+    """The training fields of what stands under a name."""
+    deeper = {key.removeprefix(f"{name}."): fields for key, fields in training.items() if key.startswith(f"{name}.")}
+    return {"": training.get(name, ()), **deeper}
+
+
+def _is_block(value: Any) -> bool:
+    return isinstance(value, Mapping) and "type" in value
 
 
 def _one_type(kept: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

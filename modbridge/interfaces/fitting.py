@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from modbridge.spaces import Embeddings
+
+if TYPE_CHECKING:
+    from modbridge.interfaces.bridge import FitData
 
 
 class Progress(Protocol):
@@ -59,6 +62,11 @@ class Fitting(Protocol):
 
     def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
         """Fit a nested component on `clean`, or load it if it was fitted on the very same vectors before."""
+        ...
+
+    def fit_bridge(self, bridge: Any, data: FitData) -> None:
+        """Fit a nested bridge on `data`, or load it if it was fitted on the very same vectors before, or if its
+        `weights` are given. Its checkpoints are its own, whatever it calls them."""
         ...
 
 

@@ -104,7 +104,7 @@ def before_entry(session: Session, cell: Cell) -> Entry | None:
 
 def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> Entry:
     varied = cell.varied if bridge in others else {k: v for k, v in cell.varied.items() if not k.startswith("bridge")}
-    name: Row = {**varied, "cell": cell.label, "bridge": bridge.type, "needs": sorted(bridge.needs)}
+    name: Row = {**varied, "cell": cell.label, "bridge": bridge.title, "needs": sorted(bridge.needs)}
     if cell.config.gap.fit is not None and has_weights(bridge):
         name["needs"] += ["weights (not fitted on the split)"]
         session.talk.say(
@@ -151,7 +151,7 @@ def _similarity(session: Session, cell: Cell, entries: Sequence[Entry]) -> tuple
 def told_apart(bridge: BridgeConfig, others: Sequence[BridgeConfig]) -> str:
     """The fields in which a bridge differs from others of its type in one table: "start_step=300"; "" if alone."""
     own = flat(dump(bridge))
-    alike = [flat(dump(other)) for other in others if other.type == bridge.type]
+    alike = [flat(dump(other)) for other in others if other.title == bridge.title]
     differing = [name for name in own if any(values.get(name) != own[name] for values in alike)]
     return ", ".join(f"{name}={own[name]}" for name in differing)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
-from modbridge.config.component import Affects, Purpose
+from modbridge.config.component import Purpose
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
-from modbridge.stages.cross import Crossed, Split, crossed, text_statistics
+from modbridge.stages.cross import Crossed, Split, crossed
 from modbridge.stages.fit_bridge import Rows, fitted_bridge
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.select import chosen_by, needs
@@ -37,7 +37,7 @@ def measured(
     label = cell.label if bridge is None else bridge.type
 
     def build(out: Path, work: Path) -> None:
-        row = gap_columns(session, cell, vectors, split)
+        row = gap_columns(vectors)
         (out / ROW).write_text(json.dumps(row), encoding="utf-8")
         write_manifest(out, {"kind": "measures", "type": label})
 
@@ -47,15 +47,14 @@ def measured(
     return found
 
 
-def gap_columns(session: Session, cell: Cell, vectors: Crossed, split: Split | None = None) -> dict[str, float]:
+def gap_columns(vectors: Crossed) -> dict[str, float]:
     """The gap measures of crossed vectors, with the text statistics of the fit split."""
-    text = text_statistics(session, cell, split)
     return gap_row(
         vectors.bridged.values,
         vectors.text.values,
         bridged_fit_mean=vectors.fit_mean,
-        text_fit_mean=text.mean,
-        text_fit_radius=text.radius,
+        text_fit_mean=vectors.text_fit.mean,
+        text_fit_radius=vectors.text_fit.radius,
         frame=vectors.bridged.port.frame,
     )
 
@@ -154,12 +153,7 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
 def chosen(session: Session, cell: Cell, config: BridgeConfig, purpose: Purpose, rows: Rows | None = None) -> Row:
     """What fitting chose of the fields that change only `purpose`: {"chosen_start_step": 500}. A bridge whose config
     leaves nothing open is not even loaded."""
-    fields = type(config).model_fields
-    names = [
-        name
-        for name in config.chosen_by_fitting
-        if any(isinstance(mark, Affects) and mark.purpose == purpose for mark in fields[name].metadata)
-    ]
+    names = config.chosen_for(purpose)
     found = fitted_bridge(session, cell, config, rows).bridge.chosen() if names else {}
     return {f"chosen_{name}": found[name] for name in names}
 
@@ -170,7 +164,7 @@ def identity(cell: Cell) -> dict[str, Any]:
     return {
         **cell.varied,
         "cell": cell.label,
-        "bridge": "oracle" if oracle else cell.config.bridge.type,
+        "bridge": "oracle" if oracle else cell.config.bridge.title,
         "augment": cell.config.augmenter.augments_by,
         "select": chosen_by(cell)[0],
         "needs": needs(cell),

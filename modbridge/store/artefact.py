@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from modbridge.config.weights import MANIFEST, require_ports, weights_folder, without_weights
+from modbridge.cost import parameters_of
 from modbridge.errors import ArtefactError
 from modbridge.interfaces.component import Component
 from modbridge.store.keys import file_hash
@@ -88,8 +89,9 @@ def save_component(component: Component[Any], folder: Path, content: Mapping[str
     if tensors:
         save_file(tensors, folder / MODEL)
     component.save_extra(folder)
+    kinds = {name: kind for name, kind, _ in component.config.each_part()}
     for name, part in component.context.parts.items():
-        save_component(part, folder / name, {"kind": name, "type": part.config.type})
+        save_component(part, folder / name, {"kind": kinds[name], "type": part.config.type})
     manifest = {
         "config": without_weights(dump(component.config)),
         "ports": {name: port.to_json() for name, port in component.context.ports.items()},
@@ -129,7 +131,7 @@ def _card(component: Component[Any], manifest: Mapping[str, Any]) -> str:
         f"# {manifest.get('kind', 'component')} `{component.config.type}`",
         "",
         f"Written by modbridge. Plugin: {manifest.get('plugin', '?')} {manifest.get('version', '')}".rstrip(),
-        f"Parameters: {component.parameter_count():,}. Seed: {manifest.get('seed', '?')}.",
+        f"Parameters: {parameters_of(component):,}. Seed: {manifest.get('seed', '?')}.",
         f"Data fingerprint: {manifest.get('data', '?')}.",
         "",
         "Config:",

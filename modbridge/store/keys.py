@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from modbridge.spaces import Embeddings
+
 
 def stable_hash(value: Any) -> str:
     """20 hex digits over the canonical JSON of plain values; the same in every process and on every machine."""
@@ -22,6 +24,11 @@ def tensor_hash(values: torch.Tensor) -> str:
     digest = hashlib.sha256(f"{tuple(values.shape)}{values.dtype}".encode())
     digest.update(values.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:20]
+
+
+def vectors_hash(vectors: Embeddings) -> str:
+    """A hash of vectors and of the items they belong to."""
+    return stable_hash([vectors.keys, tensor_hash(vectors.values)])
 
 
 def file_hash(path: Path) -> str:

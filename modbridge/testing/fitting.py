@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from modbridge.interfaces.bridge import FitData
 from modbridge.interfaces.fitting import Judge, Progress
 from modbridge.spaces import Embeddings
+from modbridge.store.artefact import load_weights
+from modbridge.store.keys import stable_hash, vectors_hash
 
 
 class _Silent:
@@ -50,3 +53,24 @@ class MemoryFitting:
 
     def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
         part.fit(clean, self, observed=observed)
+
+    def fit_bridge(self, bridge: Any, data: FitData) -> None:
+        if bridge.config.weights is not None:
+            load_weights(bridge, bridge.config.weights)
+            return
+        given = [None if side is None else vectors_hash(side) for side in (data.text, data.source)]
+        bridge.fit(data, _Inside(self, stable_hash([bridge.config.key_fields(), given])))
+
+
+class _Inside(MemoryFitting):
+    """The surroundings of a nested fit: its checkpoints lie among those of the outer one, under names of its own."""
+
+    def __init__(self, outer: MemoryFitting, name: str) -> None:
+        super().__init__(outer.seed)
+        self.outer, self.name, self.logged = outer, name, outer.logged
+
+    def restore(self, name: str) -> dict[str, Any] | None:
+        return self.outer.restore(f"{self.name}/{name}")
+
+    def checkpoint(self, name: str, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        self.outer.checkpoint(f"{self.name}/{name}", state, force=force)
