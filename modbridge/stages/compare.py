@@ -90,7 +90,7 @@ def _vectors(session: Session, cell: Cell, seed: int, split: Any) -> tuple[Repli
     gap = gap_measures(session, cell, config.bridge, split)
     seed = config.seed if split is None else seed
     source, _ = held_out(session, cell, split)
-    row: Row = {**cell.varied, "cell": cell.label, "bridge": config.bridge.type, "needs": needs(cell), "seed": seed}
+    row: Row = {**cell.varied, "cell": cell.label, "bridge": config.bridge.title, "needs": needs(cell), "seed": seed}
     if split is not None and has_weights(config.bridge):
         row["needs"] = [*row["needs"], WEIGHTS]
     row |= {"n": len(source), **gap.columns}
@@ -177,7 +177,7 @@ def compare(session: Session, experiment: Experiment, failures: Mapping[str, Fai
     for misfit in experiment.misfits:
         label = row_name(misfit)
         if label not in {row["row"] for row in table}:
-            told = {"row": label, "bridge": misfit.config.bridge.type, "failed": str(ConfigError(misfit.problems))}
+            told = {"row": label, "bridge": misfit.config.bridge.title, "failed": str(ConfigError(misfit.problems))}
             table.append(told | _group(needs(misfit), misfit.config.evaluate.input == "text"))
     over = {
         c: e.over for columns in found.values() for c, e in columns.items() if e.over not in ("items and seeds", "")
@@ -238,7 +238,7 @@ def _table_row(
     failures: Mapping[str, Failure],
 ) -> Row:
     config = row.cells[0].config
-    line: Row = {"row": row.label, "bridge": config.bridge.type}
+    line: Row = {"row": row.label, "bridge": config.bridge.title}
     if config.decoder is not None:
         line |= {"augment": config.augmenter.augments_by, "decoder": config.decoder.type}
     line |= {name: value for name, value in row.cells[0].varied.items() if name != "seed"}
