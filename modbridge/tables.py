@@ -95,6 +95,8 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
                 merged[f"{column}_std"] = stdev(numbers)
             elif column == "cell":
                 merged[column] = label(members[0])[0]
+            elif column == "notes":
+                merged[column] = {name: note for row in reversed(members) for name, note in (row[column] or {}).items()}
             else:
                 merged[column] = values[0] if all(value == values[0] for value in values) else None
         summary.append(merged)

@@ -177,6 +177,8 @@ class StageFitting:
 
     def log(self, **values: float | int | str) -> None:
         self.lines.append(values)
+        if "note" in values:
+            self.session.talk.say(f"{self.label}: {values['note']}")
         self.session.plugins.event("log", stage_label=self.label, values=values)
 
     def write_log(self, out: Path) -> None:

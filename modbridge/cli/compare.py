@@ -99,7 +99,7 @@ def command(
     if jobs == 1:
         work = in_turn(indices, job)
     else:
-        how = {"device": device, "on_error": on_error, "checkpoint_seconds": checkpoint_seconds}
+        how = {"device": device, "on_error": on_error, "checkpoint_seconds": checkpoint_seconds, "quiet": state.quiet}
         work = spread(indices, jobs, open_worker, state.files, given, str(cache_folder(cache)), how)
     failures: dict[str, Failure] = {}
     for misfit in experiment.misfits:
@@ -179,11 +179,16 @@ def load_matrix(
 
 def open_worker(files: list[str], given: dict[str, Any], cache: str, how: dict[str, Any]) -> Job:
     """What does a cell in a process of its own: it makes the cell's results, in the cache."""
-    from modbridge.stages.compare import replicates
+    from rich.console import Console
 
-    state = State(files=list(files), quiet=True)
+    from modbridge.stages.compare import replicates
+    from modbridge.talk import Talk
+
+    state = State(files=list(files), quiet=how.pop("quiet"))
     experiment = load_matrix(state.plugins.registry, **given)
     session = make_session(state, cache, **how)
+    # Lines, not bars: several processes share one terminal.
+    session.talk = Talk(quiet=state.quiet, console=Console(stderr=True, highlight=False, force_terminal=False))
 
     def job(index: int) -> None:
         replicates(session, experiment.cells[index])

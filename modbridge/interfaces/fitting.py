@@ -57,7 +57,8 @@ class Fitting(Protocol):
         ...
 
     def log(self, **values: float | int | str) -> None:
-        """One line of the run's metrics.jsonl."""
+        """One line of the run's metrics.jsonl. `note`: a sentence that a reader of the table must know, such as that
+        fewer samples than dimensions were regularised; it is said at once and stands under every table."""
         ...
 
     def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:

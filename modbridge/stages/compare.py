@@ -19,7 +19,7 @@ from modbridge.errors import ConfigError, Problem
 from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
 from modbridge.resampling import HARMONIC_MEAN, Estimate, Replicate, estimates
 from modbridge.stages.cross import held_out
-from modbridge.stages.fit_bridge import fitted_bridge
+from modbridge.stages.fit_bridge import fit_notes, fitted_bridge
 from modbridge.stages.fit_decoder import required_decoder
 from modbridge.stages.gap import splits
 from modbridge.stages.gap_measures import gap_measures
@@ -93,6 +93,7 @@ def _vectors(session: Session, cell: Cell, seed: int, split: Any) -> tuple[Repli
     row: Row = {**cell.varied, "cell": cell.label, "bridge": config.bridge.title, "needs": needs(cell), "seed": seed}
     if split is not None and has_weights(config.bridge):
         row["needs"] = [*row["needs"], WEIGHTS]
+    row["notes"] = fit_notes(session, cell, config.bridge, split.fit if split else None)
     row |= {"n": len(source), **gap.columns}
     return Replicate(seed, gap.columns, gap.items, _ids(session, cell, source.keys)), row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from modbridge.assembly.experiment import Cell
-from modbridge.assembly.session import Session, StageFitting
+from modbridge.assembly.session import TRAINING_LOG, Session, StageFitting
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.interfaces.bridge import Bridge, FitData
@@ -40,6 +41,16 @@ class FittedBridge:
 
     bridge: Bridge[Any]
     folder: Path
+
+
+def fit_notes(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> dict[str, str]:
+    """What a bridge's fitting said that a reader of a table must know, by the bridge's name. Nothing is loaded."""
+    log = session.cache.path("fit_bridge", bridge_key(session, cell, config, rows)) / TRAINING_LOG
+    if not log.is_file():
+        fitted_bridge(session, cell, config, rows)
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    found = dict.fromkeys(str(values["note"]) for values in lines if "note" in values)
+    return {config.title: "; ".join(found)} if found else {}
 
 
 def train_vectors(session: Session, cell: Cell, side: str, rows: Rows | None = None) -> Embeddings:

@@ -16,7 +16,7 @@ from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
 from modbridge.stages.cross import Crossed, Split, crossed
-from modbridge.stages.fit_bridge import Rows, fitted_bridge
+from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.select import chosen_by, needs
 from modbridge.store.artefact import read_manifest, write_manifest
@@ -135,6 +135,8 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     notes = {name: score.note for name, score in found.columns.items() if score.note}
     lost = [name for name, score in found.columns.items() if columns[name] is None and score.corpus is not None]
     notes |= dict.fromkeys(lost, "the metric gave no finite number")
+    for bridge in (cell.config.bridge, cell.config.augmenter):
+        notes |= fit_notes(session, cell, bridge)
     by, pairs = chosen_by(cell)
     if pairs:
         notes["select"] = f"by {by}, on validation media with their captions: it takes pairs"

@@ -36,6 +36,9 @@ class CoralBridge(SquareMapBridge[CoralConfig]):
         }
         whiten, source_rank = _root(source, shrinkage["source"], -0.5, f"{self.who}: the source vectors")
         colour, text_rank = _root(text, shrinkage["text"], 0.5, f"{self.who}: the text vectors")
+        thin = min(source_rank, text_rank) < len(text.mean)
+        drawn = f"{shrinkage['source']:.2f} (source) and {shrinkage['text']:.2f} (text)"
+        told = f"{len(text.mean)} dimensions, of which the vectors span {min(source_rank, text_rank)}"
         fitting.log(
             fit="coral",
             shrinkage_source=shrinkage["source"],
@@ -43,6 +46,7 @@ class CoralBridge(SquareMapBridge[CoralConfig]):
             rank_source=source_rank,
             rank_text=text_rank,
             dim=len(text.mean),
+            **({"note": f"{told}: covariances drawn to the identity by {drawn}"} if thin else {}),
         )
         self.keep(source.mean, text.mean, map=whiten @ colour)
 

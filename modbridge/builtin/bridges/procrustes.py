@@ -29,7 +29,11 @@ class ProcrustesBridge(SquareMapBridge[ProcrustesConfig]):
         u, s, wt = torch.linalg.svd(pairs.across)
         r = rank(s)
         rotation = u[:, :r] @ wt[:r] + _nearest_completion(u[:, r:], wt[r:].T)
-        fitting.log(fit="procrustes", pairs=pairs.count, rank=r, dim=len(s))
+        told = (
+            f"the pairs determine the rotation in {r} of {len(s)} dimensions; in the others it stays near the identity"
+        )
+        note = {"note": told} if r < len(s) else {}
+        fitting.log(fit="procrustes", pairs=pairs.count, rank=r, dim=len(s), **note)
         self.keep(pairs.source_mean, pairs.text_mean, map=rotation)
 
 

@@ -32,6 +32,11 @@ class RidgeBridge(SquareMapBridge[RidgeConfig]):
                 f"of {pairs.count} pairs span only {r} of {dim} dimensions. Fit on more pairs than dimensions, or set "
                 f"`ridge` above 0 (the default is 0.3)."
             )
-        fitting.log(fit="ridge", pairs=pairs.count, rank=r, dim=dim, ridge=self.config.ridge)
+        note = (
+            {"note": f"the pairs determine the map in {r} of {dim} dimensions; the others are dropped"}
+            if r < dim
+            else {}
+        )
+        fitting.log(fit="ridge", pairs=pairs.count, rank=r, dim=dim, ridge=self.config.ridge, **note)
         weights = axes @ ((axes.T @ pairs.across) / penalised[:, None])
         self.keep(pairs.source_mean, pairs.text_mean, map=weights)
