@@ -44,6 +44,7 @@ class About:
 
     `rank_by`: the column that rows are ranked by. `level`: of the intervals, such as .95; a difference from the row
     `baseline` is marked where its corrected p is below 1 - level. `resamples`: of the bootstrap, 0 where there is none.
+    `by_seed`: columns that are no mean of items, so that their intervals are over seeds alone.
     """
 
     name: str
@@ -56,6 +57,7 @@ class About:
     fingerprints: Mapping[str, str]
     seeds: Sequence[int]
     machine: str
+    by_seed: Sequence[str] = ()
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
@@ -209,6 +211,10 @@ def _notes(rows: Sequence[Row], about: About) -> list[str]:
     if about.resamples and any(column.endswith("_low") for column in columns):
         over = "items and seeds" if len(about.seeds) > 1 else "items"
         lines.append(f"[ ]: {about.level * 100:g} % interval, bootstrap over {over}, {about.resamples:,} resamples")
+        if len(about.seeds) > 1 and about.by_seed:
+            names = ", ".join(map(heading, about.by_seed))
+            lines.append(f"over seeds alone, since no mean of items: {names} (of {len(about.seeds)} seeds p is never "
+                         f"below {2.0 ** (1 - len(about.seeds)):g})")  # fmt: skip
     if about.baseline is None:
         lines.append("no baseline, so no difference is tested")
     elif any(column.endswith("_p") for column in columns):

@@ -49,6 +49,14 @@ BROKEN = row("broken", "text + source", None, None, failed="12 samples, 512 dime
 ROWS = [RIDGE, BROKEN, MEAN, C3, IDENTITY]
 
 
+def test_columns_with_intervals_over_seeds_alone_are_named() -> None:
+    told = replace(ABOUT, by_seed=["gap_norm", "bleu_4"])
+    line = "over seeds alone, since no mean of items: gap norm, BLEU-4 (of 3 seeds p is never below 0.25)"
+    assert line in tables(ROWS, told)[0].notes
+    assert not any("over seeds alone" in note for note in tables(ROWS, replace(told, seeds=[0]))[0].notes)
+    assert not any("over seeds alone" in note for note in tables(ROWS, ABOUT)[0].notes)
+
+
 def test_the_ranking() -> None:
     before = json.dumps(ROWS)
     main = tables(ROWS, ABOUT)[0]

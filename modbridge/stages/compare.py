@@ -75,7 +75,7 @@ def replicates(session: Session, cell: Cell) -> list[tuple[Replicate, Row]]:
         return [_vectors(session, cell, seed, split) for seed, split in splits(session, cell)]
     row = scored(session, cell)
     found = scores(session, cell).columns
-    columns = {name: value for name, value in row.items() if is_number(value) and name != "seed"}
+    columns = {name: value for name, value in row.items() if is_number(value) and name not in {"seed", "n"}}
     items = {name: np.asarray(score.items) for name, score in found.items() if len(score.items) == row["n"]}
     source, _ = held_out(session, cell)
     if measured(session, cell):

@@ -30,10 +30,10 @@ class VectorBridgeConfig(BridgeConfig):
     def crosses(self, source: Port, text: Port) -> Port:
         for port in (source, text):
             if port.tokens is not None or (port.frame != "raw" and not self.cross_keeps_frame):
-                raise PortError(
-                    f"the bridge {self.type!r} works on raw vectors; found {port}. Choose an encoder that gives one "
-                    f"vector an item, and put the bridge directly behind it."
-                )
+                remedy = "Choose an encoder that gives one vector an item."
+                if port.frame != "raw":
+                    remedy = "Put it first, or let the bridge before it end among raw vectors (`frame: text`)."
+                raise PortError(f"the bridge {self.type!r} works on raw vectors, one an item; found {port}. {remedy}")
         frame = source.frame if self.cross_keeps_frame else self.ends_in
         require_one_space(self.type, source.changed(frame=text.frame) if self.cross_keeps_frame else source, text)
         return source.changed(bridge=self.type, frame=frame)
