@@ -191,3 +191,13 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             example={"type": "nearest_caption"},
         )
     )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="text_code",
+            config="modbridge.builtin.bridges.text_code_config:TextCodeConfig",
+            impl="modbridge.builtin.bridges.text_code:TextCodeBridge",
+            summary="a source vector as a sum of few training texts, sharpened, with its own detail kept (ours)",
+            example={"type": "text_code", "iterations": 30},
+        )
+    )
