@@ -19,7 +19,7 @@ from modbridge.gap_tables import COST, HEADINGS, cost_text
 from modbridge.rendering import GROUP, Table
 from modbridge.tables import HIDDEN, Row, cell_text, is_number, notes_of
 
-NOTHING = "nothing"
+NOTHING, ORACLE = "nothing", "true texts"  # groups that are not named by kinds of data
 MAIN = ("centred_paired_cosine", "centred_r_at_1", "paired_cosine", "r_at_1")
 CLOUDS = ("harmonic_mean", "gap_norm", "hubness", "centred_hubness", "top_answer_share")
 COSTS = ("parameters", "macs", "items_per_second", "peak_bytes", "batch")
@@ -63,16 +63,16 @@ class About:
 def ordered(rows: Iterable[Row]) -> list[Row]:
     """Rows that need least first, within equal needs by rank; those without a rank last."""
 
-    def place(row: Row) -> tuple[int, str, float]:
+    def place(row: Row) -> tuple[float, str, float]:
         rank = row.get("rank")
         return group_size(row["group"]), row["group"], rank if is_number(rank) else math.inf
 
     return sorted(rows, key=place)
 
 
-def group_size(group: str) -> int:
-    """How many kinds of data a group needs."""
-    return 0 if group == NOTHING else len(group.split(" + "))
+def group_size(group: str) -> float:
+    """How many kinds of data a group needs; the ceiling, which is given the true texts, comes last."""
+    return {NOTHING: 0, ORACLE: math.inf}.get(group, len(group.split(" + ")))
 
 
 def heading(column: str) -> str:

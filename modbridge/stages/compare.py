@@ -13,6 +13,7 @@ import numpy as np
 from modbridge.assembly.experiment import Cell, Experiment, row_name
 from modbridge.assembly.session import Session
 from modbridge.assembly.workers import Failure
+from modbridge.comparison_tables import NOTHING, ORACLE
 from modbridge.config.weights import has_weights
 from modbridge.cost import cost_of
 from modbridge.errors import ConfigError, Problem
@@ -38,7 +39,6 @@ LOWER_IS_BETTER = frozenset({"gap_norm", "energy_distance"})
 JUDGED = (*MEASURES, HARMONIC, "gap_closed")
 ORDER = ("text", "source", "pairs", PAIRS)
 WEIGHTS = "weights (not fitted on the split)"
-ORACLE = "true texts"
 
 Made = dict[str, list[tuple[Replicate, Row]]]
 
@@ -273,7 +273,7 @@ def _group(given: Sequence[str], oracle: bool) -> Row:
     order = [*(name for name in ORDER if name in given), *(name for name in given if name not in ORDER)]
     if oracle:
         return {"needs": order, "group": ORACLE}
-    return {"needs": order, "group": " + ".join(order) or "nothing"}
+    return {"needs": order, "group": " + ".join(order) or NOTHING}
 
 
 def _ranked(rows: Sequence[Row], rank_by: str, higher: bool) -> list[Row]:
