@@ -1,6 +1,7 @@
 """Figures of a comparison: its frontier, one measure against another, and the ranking with intervals.
 
-Rows as in `comparison_tables`. A row that lacks a measure is left out where that measure is drawn.
+Rows as in `comparison_tables`. A row that lacks a measure is left out where that measure is drawn; the ceiling, which
+is given the true texts, is drawn in the ranking alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modbridge.comparison_tables import heading, ordered
+from modbridge.comparison_tables import ORACLE, heading, ordered
 from modbridge.figures import make_figure, save
 from modbridge.tables import Row, is_number
 
@@ -25,6 +26,7 @@ GREY = "#888888"
 SIZE = (8.4, 6.4)
 NEAR = 4.0  # pixels; points nearer than this have one label
 NAMES_OF_A_LABEL = 5
+LABELS = 40  # with more points, only some are labelled
 RINGS = (9, 20, 34, 50, 70, 95)  # pixels from a point at which a label is tried
 DIRECTIONS = tuple((math.cos(angle), math.sin(angle)) for angle in np.linspace(0, 2 * math.pi, 12, endpoint=False))
 
@@ -113,7 +115,7 @@ def ranking(rows: Sequence[Row], path: Path, column: str) -> None:
 
 
 def _with(rows: Sequence[Row], *columns: str) -> list[Row]:
-    return [row for row in ordered(rows) if all(_finite(row, column) for column in columns)]
+    return [r for r in ordered(rows) if r["group"] != ORACLE and all(_finite(r, column) for column in columns)]
 
 
 def _finite(row: Row, column: str) -> bool:
@@ -173,6 +175,18 @@ def _scatter(
     figure.draw_without_rendering()  # the layout is made; what labels add to it, they may not move
     _label(axes, [(_plain(row["row"]), float(row[x]), float(row[y])) for row in rows])
     save(figure, path)
+
+
+def _named(rows: Sequence[Row], x: str, y: str) -> Sequence[Row]:
+    """The rows that get a label: all, or of very many, of those at one place across, the highest alone."""
+    if len(rows) <= LABELS:
+        return rows
+    best: dict[float, Row] = {}
+    for row in rows:
+        place = round(float(row[x]), 4)
+        if place not in best or row[y] > best[place][y]:
+            best[place] = row
+    return list(best.values())
 
 
 def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:

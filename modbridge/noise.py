@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -41,23 +41,24 @@ class Draw:
     """The random numbers of a batch of items.
 
     `hashes`: int64 (B,) from `key_hash`; `seed` and `epoch` choose the stream, `purpose` keeps independent uses of one
-    item apart ("noise", "time step").
+    item apart ("noise", "time step"). `silent`: normal noise is zero, so that what is left without it can be seen.
     """
 
     hashes: torch.Tensor
     seed: int
     epoch: int = 0
     purpose: str = ""
+    silent: bool = False
 
     @classmethod
     def of(cls, keys: Sequence[str], seed: int, epoch: int = 0, *, device: torch.device | str = "cpu") -> Draw:
         return cls(torch.tensor([key_hash(key) for key in keys], dtype=torch.int64, device=device), seed, epoch)
 
     def named(self, purpose: str) -> Draw:
-        return Draw(self.hashes, self.seed, self.epoch, purpose)
+        return replace(self, purpose=purpose)
 
     def select(self, rows: slice) -> Draw:
-        return Draw(self.hashes[rows], self.seed, self.epoch, self.purpose)
+        return replace(self, hashes=self.hashes[rows])
 
     def bits(self, count: int) -> torch.Tensor:
         """int64 (B, count) of independent random bits."""
@@ -71,7 +72,9 @@ class Draw:
         return (_shift(self.bits(count), 41).to(torch.float32) + 0.5) / float(2**23)
 
     def normal(self, count: int) -> torch.Tensor:
-        """float32 (B, count), standard normal (Box-Muller)."""
+        """float32 (B, count), standard normal (Box-Muller); zeros where it is `silent`."""
+        if self.silent:
+            return torch.zeros(len(self.hashes), count, device=self.hashes.device)
         bits = self.bits((count + 1) // 2)
         radius = torch.sqrt(-2.0 * torch.log((_shift(bits, 32).to(torch.float32) + 0.5) / _TWO_32))
         angle = (bits & 0xFFFFFFFF).to(torch.float32) * (2.0 * math.pi / _TWO_32)

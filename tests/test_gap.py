@@ -119,12 +119,20 @@ def test_every_column_agrees_with_numpy(call: Call, made: Path, tmp_path: Path) 
     assert rows["identity"]["energy_distance"] == pytest.approx(rows["mean_shift"]["energy_distance"], abs=0.05)
 
 
+@pytest.mark.parametrize(
+    "bridge",
+    [
+        "{type: mean_shift, direction: to_source}",
+        "{type: capdec, modality_offset: true}",  # measured without its noise
+        "{type: capdec, modality_offset: true, noise: uniform_ball}",
+        "[{type: mean_shift, direction: to_source}, capdec]",
+    ],
+)
 def test_where_texts_are_moved_they_are_measured_as_a_decoder_learns_them(
-    call: Call, made: Path, tmp_path: Path
+    call: Call, made: Path, tmp_path: Path, bridge: str
 ) -> None:
-    bridge = "{type: mean_shift, direction: to_source}"
     (row,) = [r for r in call("gap", made, "--set", f"bridge={bridge}", "--no-report", "--json").json["rows"]
-              if r["bridge"] == "mean_shift"]  # fmt: skip
+              if r["bridge"] != "identity"]  # fmt: skip
     image_fit, image, text_fit, text = _sides(tmp_path)
     way = image_fit.mean(0) - text_fit[:, 0].mean(0)
     moved_fit, moved = (_n(t[:, 0] + way) for t in (text_fit, text))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -49,3 +51,11 @@ def test_seed_epoch_and_purpose_are_streams_of_their_own() -> None:
 def test_the_hash_is_the_same_in_every_process() -> None:
     # blake2b-64 of the UTF-8 bytes, little-endian, computed with coreutils' b2sum -l 64.
     assert key_hash("").to_bytes(8, "little", signed=True).hex() == "e4a6a0577479b2b4"
+
+
+def test_silent_draws_have_no_normal_noise_and_stay_silent() -> None:
+    loud = Draw.of(["a", "b", "c"], 3)
+    silent = replace(loud, silent=True)
+    assert torch.equal(silent.named("x").select(slice(1, 3)).normal(5), torch.zeros(2, 5))
+    assert torch.equal(silent.uniform(4), loud.uniform(4))
+    assert loud.named("x").normal(5).abs().min() > 0

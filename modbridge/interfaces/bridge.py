@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -77,10 +77,11 @@ class Bridge(Component[BridgeConfigT]):
         values = self._finite(self._chunked(self.cross_vectors, source.values, draw), source.keys)
         return Embeddings(values, port, source.keys)
 
-    def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0) -> Embeddings:
-        """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key)."""
+    def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0, *, noise: bool = True) -> Embeddings:
+        """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key). Without `noise`, where
+        they lie but for it: what measures look at."""
         self.context.ports["text"].require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
-        draw = Draw.of(text.keys, seed, epoch, device=self.device).named("augment")
+        draw = replace(Draw.of(text.keys, seed, epoch, device=self.device).named("augment"), silent=not noise)
         values = self._finite(self._chunked(self.augment_vectors, text.values, draw), text.keys)
         return Embeddings(values, self.config.augments(text.port), text.keys)
 

@@ -28,9 +28,9 @@ class Crossed:
     """Held-out items: their vectors as encoded, as bridged, and of their paired caption, row by row.
 
     A bridge that carries texts to the source vectors (frame "source") has its effect on the text side: `text` is then
-    as `augment` gives it, which is what a decoder is trained on. `text_fit`: statistics of the fit split's texts, of
-    the same side. `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable with texts, for
-    centred measures. `key` decides all of it.
+    as `augment` gives it but for its noise, near what a decoder is trained on. `text_fit`: statistics of the fit
+    split's texts, of the same side. `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable
+    with texts, for centred measures. `key` decides all of it.
     """
 
     source: Embeddings
@@ -109,7 +109,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         [
             bridge_key(session, cell, config, rows),
             config.key_fields("cross"),
-            *(["texts moved", config.key_fields("augment")] if moved else []),
+            *(["texts moved, no noise", config.key_fields("augment")] if moved else []),
             parts,
             names,
             cell.config.seed,
@@ -126,7 +126,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         text_fit = text_statistics(session, cell, split)
         tensors = {"values": values.cpu()}
         if moved:
-            side = fitted.bridge.augment(text, cell.config.seed).values
+            side = fitted.bridge.augment(text, noise=False).values
             text_fit = Statistics.of(augmented(session, cell, config, split).values)
             tensors |= {"text": side.cpu(), "text_mean": text_fit.mean, "text_radius": text_fit.radius}
         frame = bridged_fit.port.frame
@@ -146,12 +146,12 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
 
 
 def augmented(session: Session, cell: Cell, config: BridgeConfig, split: Split | None = None) -> Embeddings:
-    """The fit split's texts on the side where they are compared: as `augment` gives them for a bridge that carries
-    texts to the source vectors, else as they are."""
+    """The fit split's texts on the side where they are compared: as `augment` gives them, without noise, for a bridge
+    that carries texts to the source vectors; else as they are."""
     rows = split.fit if split else None
     text = train_vectors(session, cell, "text", rows)
     plan = plan_of(session, cell)
     if config.crosses(plan.source, plan.text).frame != "source":
         return text
     with session.guard(config, "bridge", "it prepared text vectors"):
-        return fitted_bridge(session, cell, config, rows).bridge.augment(text, cell.config.seed)
+        return fitted_bridge(session, cell, config, rows).bridge.augment(text, noise=False)

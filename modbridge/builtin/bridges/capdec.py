@@ -53,4 +53,5 @@ class CapDecBridge(StatisticsBridge[CapDecConfig]):
         if self.config.noise == "gaussian":
             return self.config.noise_std * normal
         length: torch.Tensor = draw.named(f"{draw.purpose}/length").uniform(1) ** (1 / dim)
-        return self.config.noise_std * length * unit(normal)
+        direction = normal / normal.norm(dim=1, keepdim=True).clamp_min(torch.finfo(normal.dtype).tiny)
+        return self.config.noise_std * length * direction
