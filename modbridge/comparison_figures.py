@@ -15,6 +15,7 @@ import numpy as np
 
 from modbridge.comparison_tables import ORACLE, heading, ordered
 from modbridge.figures import make_figure, save
+from modbridge.rank_correlation import spearman
 from modbridge.tables import Row, is_number
 
 if TYPE_CHECKING:
@@ -38,24 +39,6 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
         for i, (x, y) in enumerate(points)
         if not any(other[0] >= x and other[1] >= y and other != (x, y) for other in points)
     ]
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, ties with their mean rank; None where it is not defined: one side is constant."""
-    if not len(x):
-        return None
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size else None
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    array = np.asarray(values, dtype=np.float64)
-    below = (array[:, None] > array[None]).sum(1)
-    equal = (array[:, None] == array[None]).sum(1)
-    ranks: np.ndarray[tuple[int], np.dtype[np.float64]] = below + (equal + 1) / 2
-    return ranks
 
 
 def frontier(

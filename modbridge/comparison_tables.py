@@ -16,6 +16,7 @@ from typing import Any
 from modbridge import rendering
 from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
 from modbridge.gap_tables import COST, HEADINGS, cost_text
+from modbridge.rank_correlation import spearman
 from modbridge.rendering import GROUP, Table
 from modbridge.tables import HIDDEN, Row, cell_text, is_number, notes_of
 
@@ -25,6 +26,11 @@ CLOUDS = ("harmonic_mean", "gap_norm", "hubness", "centred_hubness", "top_answer
 COSTS = ("parameters", "macs", "items_per_second", "peak_bytes", "batch")
 ABOUT_ROW = ("rank", "group", "row", "bridge", "augment", "decoder", "needs", "baseline", "failed", "n", "seeds")
 OF_A_MEASURE = ("low", "high", "std", "difference", "p")
+PREDICTORS = (
+    "centred_paired_cosine", "centred_r_at_1", "harmonic_mean", "paired_cosine", "r_at_1", "gap_norm",
+    "energy_distance", "nearest_train_text",
+)  # fmt: skip
+ENOUGH = 8  # rows for a rank correlation
 WIDTH = 5  # measures of one table, so that means and intervals fit 150 columns
 UP, DOWN = "↑", "↓"
 
@@ -112,6 +118,8 @@ def tables(rows: Sequence[Row], about: About) -> list[Table]:
     clouds = [c for c in CLOUDS if c not in measures and _present(rows, c)]
     if clouds:
         found.append(_measured("Clouds and hubs", rows, clouds, about))
+    if predicting := _predicting(rows, about):
+        found.append(predicting)
     costs = [c for c in COSTS if _present(rows, c)]
     if costs:
         shown = [row for row in rows if any(row.get(c) is not None for c in costs)]
@@ -119,6 +127,29 @@ def tables(rows: Sequence[Row], about: About) -> list[Table]:
         notes = [COST.note] * ("macs" in costs) + [f"measured on: {about.machine}"] * bool(about.machine)
         found.append(Table("Cost", ["row", *map(heading, costs)], cells, notes))
     return found
+
+
+def _predicting(rows: Sequence[Row], about: About) -> Table | None:
+    """Whether measures of the vectors put rows in the order of their captions: over all rows, and over those whose
+    decoders were trained alike. The ceiling is no bridge and is left out."""
+    if about.rank_by in GAP_COLUMNS:
+        return None
+    ranked = [row for row in rows if row["group"] != ORACLE and row.get(about.rank_by) is not None]
+    groups = {"all rows": ranked} | {
+        f"augment: {word}": [row for row in ranked if row.get("augment") == word]
+        for word in dict.fromkeys(str(row.get("augment")) for row in ranked)
+    }
+    groups = {name: members for name, members in groups.items() if len(members) >= ENOUGH}
+    cells = []
+    for column in PREDICTORS:
+        if groups and all(row.get(column) is not None for row in ranked):
+            found = [spearman([r[column] for r in g], [r[about.rank_by] for r in g]) for g in groups.values()]
+            cells.append([heading(column), *("-" if value is None else f"{value:.2f}" for value in found)])
+    if not cells:
+        return None
+    title = f"Do measures of vectors predict {heading(about.rank_by)}?"
+    headings = ["measure", *(f"{name} ({len(members)})" for name, members in groups.items())]
+    return Table(title, headings, cells, ["Spearman's rank correlation over rows; 1: the same order, -1: the reverse"])
 
 
 def caption_columns(rows: Iterable[Row]) -> list[str]:

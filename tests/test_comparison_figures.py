@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modbridge.comparison_figures import agreement, frontier, pareto, ranking, spearman
+from modbridge.comparison_figures import agreement, frontier, pareto, ranking
+from modbridge.rank_correlation import spearman
 
 X, Y = "centred_r_at_1", "centred_paired_cosine"
 GROUPS = ("nothing", "text", "text + source", "text + source + pairs")

@@ -57,6 +57,21 @@ def test_columns_with_intervals_over_seeds_alone_are_named() -> None:
     assert not any("over seeds alone" in note for note in tables(ROWS, ABOUT)[0].notes)
 
 
+def test_what_predicts_captions() -> None:
+    rows = [
+        row(f"r{i}", "text", i, None, centred_paired_cosine=i / 10, gap_norm=-float(i), cider=float(i * i),
+            augment="none" if i < 9 else "noise")
+        for i in range(12)
+    ]  # fmt: skip
+    oracle = row("oracle", "true texts", 1, None, centred_paired_cosine=1.0, gap_norm=0.0, cider=0.0)
+    told = tables([*rows, oracle], replace(ABOUT, rank_by="cider"))
+    (found,) = [table for table in told if table.title == "Do measures of vectors predict CIDEr?"]
+    assert found.headings == ["measure", "all rows (12)", "augment: none (9)"]  # three rows of noise are too few
+    assert found.cells == [["centred cos", "1.00", "1.00"], ["gap norm", "-1.00", "-1.00"]]
+    assert not any("predict" in table.title for table in tables(rows, replace(ABOUT, rank_by="harmonic_mean")))
+    assert not any("predict" in table.title for table in tables(rows[:3], replace(ABOUT, rank_by="cider")))
+
+
 def test_the_ranking() -> None:
     before = json.dumps(ROWS)
     main = tables(ROWS, ABOUT)[0]
