@@ -3,9 +3,9 @@
     uv run python benchmarks/matrix.py                                # a part of the demo's zoo, small: minutes
     uv run python benchmarks/matrix.py CONFIG --rows 'ridge/*' --profile smoke --jobs 2
 
-Three times of the same cells, in one run: with one cache for all (`compare`), with one cache and `--jobs` processes, and
-each cell with a fresh cache of its own, as scripts do it that know nothing of each other. The tables of all three must
-agree. Interpreter start-up is not in the times of the first and the third.
+Three times of the same cells, in one run: with one cache for all (`compare`), with one cache and `--jobs` processes,
+and each row with a fresh cache of its own, as scripts do it that know nothing of each other. The tables of all three
+must agree. Interpreter start-up is not in the times of the first and the third.
 """
 
 from __future__ import annotations
@@ -29,7 +29,18 @@ ROWS = ["identity/*", "mean_shift/*", "coral/*"]
 def compare(arguments: list[str], cache: Path, out: Path, rows: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Seconds and rows of one call of `modbridge compare`. Raises SystemExit where it fails."""
     patterns = [word for row in rows for word in ("--rows", row)]
-    given = ["compare", *arguments, *patterns, "--no-cost", "--json", "--quiet", "--cache", str(cache), "--out", str(out)]
+    given = [
+        "compare",
+        *arguments,
+        *patterns,
+        "--no-cost",
+        "--json",
+        "--quiet",
+        "--cache",
+        str(cache),
+        "--out",
+        str(out),
+    ]
     text = io.StringIO()
     begun = time.perf_counter()
     with contextlib.redirect_stdout(text):
@@ -58,7 +69,9 @@ def command() -> None:
         folder = Path(name)
         shared, rows = compare(about, folder / "shared", folder / "out", told.rows or ROWS)
         again, _ = compare(about, folder / "shared", folder / "out", told.rows or ROWS)
-        spread, several = compare([*about, "--jobs", str(told.jobs)], folder / "jobs", folder / "out", told.rows or ROWS)
+        spread, several = compare(
+            [*about, "--jobs", str(told.jobs)], folder / "jobs", folder / "out", told.rows or ROWS
+        )
         alone: dict[str, float] = {}
         found: dict[str, float] = {}
         for number, row in enumerate(scores(rows)):

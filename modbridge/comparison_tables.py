@@ -144,7 +144,8 @@ def _predicting(rows: Sequence[Row], about: About) -> Table | None:
     for column in PREDICTORS:
         if groups and all(row.get(column) is not None for row in ranked):
             found = [spearman([r[column] for r in g], [r[about.rank_by] for r in g]) for g in groups.values()]
-            cells.append([heading(column), *("-" if value is None else f"{value:.2f}" for value in found)])
+            name = "nearness to a training text" if column == "nearest_train_text" else heading(column)
+            cells.append([name, *("-" if value is None else f"{value:.2f}" for value in found)])
     if not cells:
         return None
     title = f"Do measures of vectors predict {heading(about.rank_by)}?"
