@@ -156,7 +156,7 @@ def _scatter(
     if handles := axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     figure.draw_without_rendering()  # the layout is made; what labels add to it, they may not move
-    _label(axes, [(_plain(row["row"]), float(row[x]), float(row[y])) for row in rows])
+    _label(axes, [(_plain(row["row"]), float(row[x]), float(row[y])) for row in _named(rows, x, y)])
     save(figure, path)
 
 
