@@ -161,7 +161,7 @@ def _scatter(
 
 
 def _named(rows: Sequence[Row], x: str, y: str) -> Sequence[Row]:
-    """The rows that get a label: all, or of very many, of those at one place across, the highest alone."""
+    """The rows that get a label: all, or of very many, of those at one place across, the highest alone, and the baseline."""
     if len(rows) <= LABELS:
         return rows
     best: dict[float, Row] = {}
@@ -169,7 +169,7 @@ def _named(rows: Sequence[Row], x: str, y: str) -> Sequence[Row]:
         place = round(float(row[x]), 4)
         if place not in best or row[y] > best[place][y]:
             best[place] = row
-    return list(best.values())
+    return [row for row in rows if row.get("baseline") or any(row is shown for shown in best.values())]
 
 
 def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
