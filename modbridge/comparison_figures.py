@@ -161,7 +161,7 @@ def _scatter(
 
 
 def _named(rows: Sequence[Row], x: str, y: str) -> Sequence[Row]:
-    """The rows that get a label: all, or of very many, of those at one place across, the highest alone, and the baseline."""
+    """The rows that get a label: all; of very many, the highest of those at one place across, and the baseline."""
     if len(rows) <= LABELS:
         return rows
     best: dict[float, Row] = {}
