@@ -218,7 +218,10 @@ def _failed(row: Row) -> bool:
 
 
 def _label(row: Row) -> str:
-    return f"{row['row']} (baseline)" if row.get("baseline") else str(row["row"])
+    """The row's name, with what else must not be overlooked: that it is the baseline, that seeds are missing."""
+    told = ["baseline"] if row.get("baseline") else []
+    told += ["seeds missing"] if row.get("failed") is not None and row.get("seeds") else []
+    return f"{row['row']} ({', '.join(told)})" if told else str(row["row"])
 
 
 def _letters(row: Row) -> str:
@@ -250,7 +253,7 @@ def _notes(rows: Sequence[Row], about: About) -> list[str]:
     if about.baseline is None:
         lines.append("no baseline, so no difference is tested")
     elif any(column.endswith("_p") for column in columns):
-        p = f"p < {round(1 - about.level, 12):g} after {about.correction}'s correction for all comparisons"
+        p = f"p < {round(1 - about.level, 12):g} after {about.correction}'s correction over the rows of a column"
         lines.append(f"{UP} {DOWN}: above or below the baseline {about.baseline}, {p}")
     else:
         lines.append(f"baseline: {about.baseline}; no difference from it was tested")

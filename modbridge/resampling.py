@@ -29,7 +29,7 @@ from modbridge.errors import DataError
 from modbridge.pigeonhole import Floats, Means, Places, Statistic, Term
 
 SAME = 1e-6  # a corpus score nearer than this to the mean of its items is that mean
-TIE = 1e-12  # differences nearer to 0 than this are 0: the rounding of equal rows
+TIE = 1e-6  # differences nearer to 0 than this are 0: vectors are float32, and rounding has a sign
 
 
 @dataclass(frozen=True)

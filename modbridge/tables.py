@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -105,9 +106,14 @@ def summarise(rows: Sequence[Row], over: str) -> list[Row]:
 
 def without(label: str, over: str, value: object) -> str:
     """A cell's label without the value of the varied field `over`: "noise/type=c3,seed=1" is "noise/type=c3"."""
-    variant, _, point = label.rpartition("/")
-    values = [part for part in point.split(",") if part != f"{over}={value}"]
-    return "/".join(part for part in (variant, ",".join(values)) if part)
+    found = re.search(rf"(^|[/,]){re.escape(f'{over}={value}')}(?=,|$)", label)
+    if found is None:
+        return label
+    before, after = label[: found.start()], label[found.end() :]
+    if found[1] != ",":  # the first of the values: the comma behind it goes too
+        after = after.removeprefix(",")
+        before += found[1] if after else ""
+    return before + after
 
 
 def _cell_without(row: Row, over: str) -> str:

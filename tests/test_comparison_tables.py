@@ -93,7 +93,7 @@ def test_the_ranking() -> None:
         "T: texts; S: unpaired source vectors; P: pairs",
         "the decoder's weights were chosen with pairs in: no row",
         "[ ]: 95 % interval, bootstrap over items and seeds, 2,000 resamples",
-        "↑ ↓: above or below the baseline identity, p < 0.05 after Holm's correction for all comparisons",
+        "↑ ↓: above or below the baseline identity, p < 0.05 after Holm's correction over the rows of a column",
         "seeds: 0, 1, 2",
         "items: 50",
         "failed: broken: 12 samples, 512 dimensions",

@@ -62,6 +62,7 @@ def test_the_values_of_a_grid_keep_their_lines(tmp_path: Path) -> None:
     ("grid", "message"),
     [
         ("grid: 3", "grid: expected a block of fields and their values, found 3"),
+        ("grid: []", "grid: holds no grid"),
         ("grid: {}", "grid: expected a block of fields and their values"),
         ("grid: {seed: 4}", "grid.seed: expected values with names, found 4"),
         ("grid: {seed: []}", "grid.seed: expected values with names"),

@@ -36,7 +36,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     """
     problems: list[Problem] = []
     modality = config.data.train.modality
-    for name in ("train", "validation", "test"):
+    for name in ("train", "unpaired", "validation", "test"):
         part = getattr(config.data, name)
         if part is not None and part.modality != modality:
             problems.append(
@@ -96,10 +96,30 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
-    problems += _selection(config)
+    problems += _selection(config) + _unpaired(config)
     if problems:
         raise ConfigError(problems)
     return Plan(source, text, bridged, trained)
+
+
+def _unpaired(config: PipelineConfig) -> list[Problem]:
+    """What cannot be had where source vectors come from elsewhere than the texts."""
+    if config.data.unpaired is None:
+        return []
+    found = []
+    bridges = [("bridge", config.bridge), ("augment", config.augment)]
+    bridges += [(f"gap.bridges.{i}", bridge) for i, bridge in enumerate(config.gap.bridges)]
+    for path, bridge in bridges:
+        if bridge is not None and "pairs" in bridge.needs and bridge.weights is None:
+            message = f"{bridge.title!r} is fitted on pairs, and data.unpaired gives media that no text belongs to"
+            found.append(Problem(path, message, hint="leave data.unpaired out, or choose a bridge that needs no pairs"))
+    if config.gap.fit is not None:
+        message = "splits the items of data.train, whose media data.unpaired replaces"
+        found.append(Problem("gap.fit", message, hint="give data.test, and leave gap.fit out"))
+    elif config.data.test is None:
+        message = "is missing; media of data.unpaired have no texts to be measured against"
+        found.append(Problem("data.test", message))
+    return found
 
 
 def _selection(config: PipelineConfig) -> list[Problem]:

@@ -61,7 +61,7 @@ class Session:
     shard_rows: int = 4096
     done: list[StageDone] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict)
-    _alone: dict[str, str] = field(default_factory=dict)
+    _recent: dict[str, list[str]] = field(default_factory=dict)
     _inner: float = 0.0
 
     def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
@@ -84,11 +84,15 @@ class Session:
             self.talk.say(f"{stage}: {label}, {seconds:.0f} s")
         return folder
 
-    def remember(self, key: str, make: Callable[[], T], *, alone: str | None = None) -> T:
-        """A value kept in memory for the length of the session, or until another with the same `alone` is asked for."""
-        if alone is not None and self._alone.get(alone) != key:
-            self._memory.pop(self._alone.get(alone, ""), None)
-            self._alone[alone] = key
+    def remember(self, key: str, make: Callable[[], T], *, among: str | None = None, most: int = 1) -> T:
+        """A value kept in memory for the length of the session; with `among`, only while it is one of the `most` of
+        that name that were asked for last."""
+        if among is not None:
+            recent = self._recent.setdefault(among, [])
+            recent[:] = [*(other for other in recent if other != key), key]
+            for old in recent[:-most]:
+                self._memory.pop(old, None)
+            del recent[:-most]
         if key not in self._memory:
             self._memory[key] = make()
         found: T = self._memory[key]

@@ -104,14 +104,15 @@ def _serve(pipe: Connection, opened: Callable[..., Job], about: tuple[Any, ...])
     """A worker's whole life: cells as they are handed out, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends the workers
     job: Job | None = None
-    while (index := pipe.recv()) is not None:
-        failure = None
-        try:
-            job = job or opened(*about)
-            job(index)
-        except Exception as error:
-            failure = Failure.of(error)
-        pipe.send(failure)
+    with suppress(EOFError, OSError):  # the parent is gone: nobody waits for what comes
+        while (index := pipe.recv()) is not None:
+            failure = None
+            try:
+                job = job or opened(*about)
+                job(index)
+            except Exception as error:
+                failure = Failure.of(error)
+            pipe.send(failure)
 
 
 def _death(code: int | None) -> str:

@@ -29,6 +29,13 @@ class PrecomputedSource(ItemSource[PrecomputedSourceConfig]):
         keys = list(window(read_keys(path, config.vectors[config.modality]), config, where))
         text = config.vectors.get("text")
         self._vectors = Counter(read_keys(path, text) if text else ())
+        if self._vectors and not self._vectors.keys() & set(keys):
+            raise DataError(
+                f"{path}: none of its {self._vectors.total()} text vectors is of an item: texts are of "
+                f"{next(iter(self._vectors))!r} and the like, items are called like {keys[0]!r}. Let "
+                f"`vectors.text.keys` name the item of each text; or leave `vectors.text` out, for media that no text "
+                f"belongs to (data.unpaired)."
+            )
         lines = _lines(config)
         skipped: list[str] = []
         if lines is not None:

@@ -165,7 +165,7 @@ def load_matrix(
         found = load_experiment(path, registry, sets=sets, vary=(*vary, f"seed={text}"), **more)
     if not rows:
         return found
-    names = list(map(row_name, found.cells))
+    names = [*map(row_name, found.cells), *map(row_name, found.misfits)]
     for glob in rows:
         if not any(fnmatch(name, glob) for name in names):
             hint = f"rows: {', '.join(dict.fromkeys(names))}"
@@ -174,7 +174,10 @@ def load_matrix(
     def wanted_row(cell: Cell | Misfit) -> bool:
         return row_name(cell) == first.compare.baseline or any(fnmatch(row_name(cell), glob) for glob in rows)
 
-    return replace(found, cells=list(filter(wanted_row, found.cells)), misfits=list(filter(wanted_row, found.misfits)))
+    cells, misfits = list(filter(wanted_row, found.cells)), list(filter(wanted_row, found.misfits))
+    if not cells:
+        raise ConfigError([problem for misfit in misfits for problem in misfit.problems])
+    return replace(found, cells=cells, misfits=misfits)
 
 
 def open_worker(files: list[str], given: dict[str, Any], cache: str, how: dict[str, Any]) -> Job:
@@ -184,9 +187,9 @@ def open_worker(files: list[str], given: dict[str, Any], cache: str, how: dict[s
     from modbridge.stages.compare import replicates
     from modbridge.talk import Talk
 
-    state = State(files=list(files), quiet=how.pop("quiet"))
+    state = State(files=list(files), quiet=how["quiet"])
     experiment = load_matrix(state.plugins.registry, **given)
-    session = make_session(state, cache, **how)
+    session = make_session(state, cache, **{name: value for name, value in how.items() if name != "quiet"})
     # Lines, not bars: several processes share one terminal.
     session.talk = Talk(quiet=state.quiet, console=Console(stderr=True, highlight=False, force_terminal=False))
 

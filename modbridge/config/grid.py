@@ -29,6 +29,8 @@ def with_grid(tree: dict[str, Any], marks: Marks, problems: list[Problem]) -> tu
     variants = tree.get(VARIANTS) or {}
     if grid is None or not isinstance(variants, dict):
         return tree, marks
+    if grid == []:
+        problems.append(_problem((GRID,), "holds no grid", marks, HINT))
     blocks = [((GRID, i), block) for i, block in enumerate(grid)] if isinstance(grid, list) else [((GRID,), grid)]
     found, marks = dict(variants), dict(marks)
     for place, block in blocks:

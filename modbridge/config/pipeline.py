@@ -39,6 +39,9 @@ class DataConfig(_Section):
 
     train: Annotated[SourceConfig, Part("source")]
     """Texts to learn from; its media give the source statistics (and pairs, to bridges that need them)."""
+    unpaired: Annotated[SourceConfig | None, Part("source")] = None
+    """Media to take source vectors from in place of those of `train`, where nothing pairs them with its texts. Bridges
+    that need pairs are refused."""
     test: Annotated[SourceConfig | None, Part("source")] = None
     """Held-out items to caption and to measure on. May be left out when `gap.fit` splits the training source."""
     validation: Annotated[SourceConfig | None, Part("source")] = None

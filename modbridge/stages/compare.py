@@ -18,7 +18,7 @@ from modbridge.config.weights import has_weights
 from modbridge.cost import cost_of
 from modbridge.errors import ConfigError, Problem
 from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
-from modbridge.resampling import HARMONIC_MEAN, Estimate, Replicate, estimates
+from modbridge.resampling import HARMONIC_MEAN, TIE, Estimate, Replicate, estimates
 from modbridge.stages.cross import held_out
 from modbridge.stages.fit_bridge import fit_notes, fitted_bridge
 from modbridge.stages.fit_decoder import required_decoder
@@ -38,6 +38,7 @@ LOWER_IS_BETTER = frozenset({"gap_norm", "energy_distance"})
 # Columns with an interval and a test; the others have their mean and deviation.
 JUDGED = (*MEASURES, HARMONIC, "gap_closed")
 ORDER = ("text", "source", "pairs", PAIRS)
+SPLITS = ("train", "unpaired", "validation", "test")
 WEIGHTS = "weights (not fitted on the split)"
 
 Made = dict[str, list[tuple[Replicate, Row]]]
@@ -46,7 +47,7 @@ Made = dict[str, list[tuple[Replicate, Row]]]
 @dataclass(frozen=True)
 class Comparison:
     """`rows`: the table, each group of equal needs ranked by `rank_by`. `runs`: every row at every seed. `failures`:
-    what failed, by cell. `over`: columns whose intervals are not over items and seeds, and over what they are."""
+    what failed, by cell. `over`: by row, the columns whose intervals are not over items and seeds, and over what."""
 
     rows: list[Row]
     runs: list[Row]
@@ -55,7 +56,7 @@ class Comparison:
     seeds: list[int]
     fingerprints: dict[str, str]
     failures: dict[str, Failure] = field(default_factory=dict)
-    over: dict[str, str] = field(default_factory=dict)
+    over: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,7 +76,9 @@ def replicates(session: Session, cell: Cell) -> list[tuple[Replicate, Row]]:
         return [_vectors(session, cell, seed, split) for seed, split in splits(session, cell)]
     row = scored(session, cell)
     found = scores(session, cell).columns
-    columns = {name: value for name, value in row.items() if is_number(value) and name not in {"seed", "n"}}
+    columns = {
+        name: value for name, value in row.items() if is_number(value) and name not in {"seed", "n", *cell.varied}
+    }
     items = {name: np.asarray(score.items) for name, score in found.items() if len(score.items) == row["n"]}
     source, _ = held_out(session, cell)
     if measured(session, cell):
@@ -108,6 +111,9 @@ def require_comparable(session: Session, experiment: Experiment) -> None:
     """Raise before any work what would fail every row: missing paths, an unknown baseline or measure to rank by."""
     experiment.require_paths()
     first = experiment.first
+    if first.config.decoder is None and first.config.gap.fit is not None and "seed" in first.varied:
+        message = "the seeds of this comparison are the splits of gap.fit, and each would be counted at every seed"
+        raise ConfigError([Problem("seed", message, where="--vary", hint="choose the splits by --seeds")])
     for cell in experiment.cells:
         require_texts(cell)
         if cell.config.decoder is not None:
@@ -170,7 +176,7 @@ def compare(session: Session, experiment: Experiment, failures: Mapping[str, Fai
     with session.talk.progress("cost", len(rows)) as progress:
         for row in rows:
             table.append(_table_row(row, made[row.label], found.get(row.label, {}), failures))
-            if settings.cost and made[row.label]:
+            if settings.cost and made[row.label] and table[-1]["group"] != ORACLE:
                 table[-1] |= _cost(session, next(c for c in row.cells if c.label not in failures))
             if row.label == baseline:
                 table[-1]["baseline"] = True
@@ -180,8 +186,11 @@ def compare(session: Session, experiment: Experiment, failures: Mapping[str, Fai
         if label not in {row["row"] for row in table}:
             told = {"row": label, "bridge": misfit.config.bridge.title, "failed": str(ConfigError(misfit.problems))}
             table.append(told | _group(needs(misfit), misfit.config.evaluate.input == "text"))
+    usual = ("items and seeds", "")
     over = {
-        c: e.over for columns in found.values() for c, e in columns.items() if e.over not in ("items and seeds", "")
+        label: other
+        for label, columns in found.items()
+        if (other := {name: e.over for name, e in columns.items() if e.over not in usual})
     }
     seeds = sorted({replicate.seed for pairs in made.values() for replicate, _ in pairs})
     return Comparison(
@@ -239,18 +248,21 @@ def _table_row(
     failures: Mapping[str, Failure],
 ) -> Row:
     config = row.cells[0].config
-    line: Row = {"row": row.label, "bridge": config.bridge.title}
+    oracle = config.evaluate.input == "text"
+    line: Row = {"row": row.label, "bridge": "oracle" if oracle else config.bridge.title}
     if config.decoder is not None:
         line |= {"augment": config.augmenter.augments_by, "decoder": config.decoder.type}
     line |= {name: value for name, value in row.cells[0].varied.items() if name != "seed"}
     given = pairs[0][1]["needs"] if pairs else needs(row.cells[0])
-    line |= _group(given, config.evaluate.input == "text")
+    line |= _group(given, oracle)
     line["seeds"] = [replicate.seed for replicate, _ in pairs]
     if pairs:
         line["n"] = pairs[0][1]["n"]
     columns = dict.fromkeys(name for replicate, _ in pairs for name in replicate.columns)
     for name in columns:
         values = [v for replicate, _ in pairs if (v := replicate.columns.get(name)) is not None]
+        if not values:
+            continue
         line[name] = found[name].mean if name in found else fmean(values)
         if len(values) > 1:
             line[f"{name}_std"] = stdev(values)
@@ -262,7 +274,8 @@ def _table_row(
     lost = [(cell, failures[cell.label]) for cell in row.cells if cell.label in failures]
     if lost:
         reasons = "; ".join(dict.fromkeys(failure.message for _, failure in lost))
-        line["failed"] = reasons if len(lost) == len(row.cells) else f"{len(lost)} of {len(row.cells)} seeds: {reasons}"
+        whole = len(lost) == len(row.cells)
+        line["failed"] = reasons if whole else f"{len(lost)} of {len(row.cells)} seeds failed: {reasons}"
     line["tokenizer"] = next((r["tokenizer"] for _, r in pairs if r.get("tokenizer")), None)
     line["notes"] = {name: note for _, r in pairs for name, note in (r.get("notes") or {}).items()}
     return line
@@ -277,21 +290,26 @@ def _group(given: Sequence[str], oracle: bool) -> Row:
 
 
 def _ranked(rows: Sequence[Row], rank_by: str, higher: bool) -> list[Row]:
-    """Rows by group, the fewest needs first, and by rank within it; failed ones last."""
+    """Rows by group, the fewest needs first, and by rank within it. Equal rows share a rank; a row that failed, if only
+    at one seed, has none: it can't be compared with rows of all seeds. Those come last."""
+
+    def best(row: Row) -> float | None:
+        value = row.get(rank_by)
+        if not is_number(value) or row.get("failed") is not None:
+            return None
+        return -value if higher else value
 
     def place(row: Row) -> tuple[Any, ...]:
-        value = row.get(rank_by)
-        known = is_number(value)
         needs_ = [ORDER.index(name) if name in ORDER else len(ORDER) for name in row["needs"]]
-        best = (-value if higher else value) if is_number(value) else 0.0
-        return (row["group"] == ORACLE, len(needs_), needs_, not known, best)
+        found = best(row)
+        return (row["group"] == ORACLE, len(needs_), needs_, found is None, 0.0 if found is None else found)
 
     ordered = sorted(rows, key=place)
-    counts: dict[str, int] = {}
+    before: dict[str, list[float]] = {}
     for row in ordered:
-        known = is_number(row.get(rank_by))
-        counts[row["group"]] = counts.get(row["group"], 0) + known
-        row["rank"] = counts[row["group"]] if known else None
+        found, above = best(row), before.setdefault(row["group"], [])
+        row["rank"] = None if found is None else 1 + sum(value < found - TIE for value in above)
+        above += [] if found is None else [found]
     return ordered
 
 
@@ -312,10 +330,10 @@ def _fingerprints(session: Session, experiment: Experiment) -> dict[str, str]:
     """Of every source that a row learns from or is measured on, by split; those of several seeds by seed."""
     found: dict[str, str] = {}
     for cell in experiment.cells:
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             source = getattr(cell.config.data, split)
             if source is not None:
                 found.setdefault(f"{split}, seed {cell.config.seed}", session.fingerprint(source))
-    values = {split: {v for k, v in found.items() if k.startswith(split)} for split in ("train", "validation", "test")}
+    values = {split: {v for k, v in found.items() if k.startswith(split)} for split in SPLITS}
     same = {split: next(iter(prints)) for split, prints in values.items() if len(prints) == 1}
     return same | {name: print_ for name, print_ in found.items() if name.split(",")[0] not in same}

@@ -43,7 +43,7 @@ def about(session: Session, experiment: Experiment, result: Comparison, command:
         command=command,
         fingerprints={split: print_[:12] for split, print_ in result.fingerprints.items()},
         seeds=result.seeds,
-        by_seed=[name for name, over in result.over.items() if over == "seeds"],
+        by_seed=list(dict.fromkeys(n for row in result.over.values() for n, over in row.items() if over == "seeds")),
         machine=f"{device.type}, {where}, torch {torch.__version__}",
     )
 

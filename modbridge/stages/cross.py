@@ -109,7 +109,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         [
             bridge_key(session, cell, config, rows),
             config.key_fields("cross"),
-            *(["texts moved, no noise", config.key_fields("augment")] if moved else []),
+            *(["texts moved, no noise", number, config.key_fields("augment")] if moved else []),
             parts,
             names,
             cell.config.seed,

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
+from modbridge.config.kinds import SourceConfig
 from modbridge.errors import ArtefactError, DataError, ModbridgeError, PluginError
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Progress
@@ -33,7 +34,16 @@ ENOUGH = 4  # so many different items with one vector are no accident
 
 def embed_key(session: Session, cell: Cell, split: str, side: str) -> str:
     """What decides a source's vectors: the encoder, the content, and which side of it."""
-    return stable_hash([encoder_key(session, cell), session.fingerprint(getattr(cell.config.data, split)), side])
+    return stable_hash([encoder_key(session, cell), session.fingerprint(source_config(cell, split, side)), side])
+
+
+def source_config(cell: Cell, split: str, side: str) -> SourceConfig:
+    """The source that one side of a split comes from: of data.train the media are those of data.unpaired, if given."""
+    data = cell.config.data
+    if split == "train" and side != "text" and data.unpaired is not None:
+        return data.unpaired
+    found: SourceConfig = getattr(data, split)
+    return found
 
 
 def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embeddings:
@@ -44,7 +54,7 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
     key = embed_key(session, cell, split, side)
 
     def build(out: Path, work: Path) -> None:
-        source = session.source(getattr(cell.config.data, split))
+        source = session.source(source_config(cell, split, side))
         model = encoder(session, cell)
         items = _texts(source, stored=_stored(model, side)) if side == "text" else _media(source)
         _embed_all(session, model, items, side, out, work)
@@ -70,7 +80,7 @@ def _readable_again(session: Session, cell: Cell, split: str, side: str, folder:
     skipped = json.loads((folder / INDEX).read_text(encoding="utf-8"))["skipped"]
     if not skipped or side == "text":
         return False
-    source = session.source(getattr(cell.config.data, split))
+    source = session.source(source_config(cell, split, side))
     items = _Prepared(encoder(session, cell), _Media(source), side, 0, len(source))
     rows = {key: row for row, key in enumerate(source.keys())}
     return any(not isinstance(items[rows[key]][1], _Unreadable) for key in skipped)

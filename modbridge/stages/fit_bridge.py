@@ -22,6 +22,8 @@ from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
 
+KEPT = 4  # fitted bridges held at once: one that recalls texts may hold a gigabyte of them
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -113,7 +115,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
 
     # Fields that change only how vectors are carried live in the built object, not in the artefact.
     memory = stable_hash(config.key_fields("cross", "augment"))
-    return session.remember(f"bridge {key} {memory}", make)
+    return session.remember(f"bridge {key} {memory}", make, among="bridge", most=KEPT)
 
 
 def pair_rows(text: Embeddings, source: Embeddings) -> torch.Tensor:

@@ -147,7 +147,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
 
     # Search options live in the built object, not in the artefact.
     return session.remember(
-        f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make, alone="decoder"
+        f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make, among="decoder"
     )
 
 

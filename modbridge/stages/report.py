@@ -80,7 +80,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     main = next((cell for cell in cells if f"{cell.label}/".startswith(f"{wanted}/")), cells[0])
     fingerprints = {
         split: session.fingerprint(source)
-        for split in ("train", "validation", "test")
+        for split in ("train", "unpaired", "validation", "test")
         if (source := getattr(cells[0].config.data, split)) is not None
     }
     write_json(

@@ -54,4 +54,5 @@ class CapDecBridge(StatisticsBridge[CapDecConfig]):
             return self.config.noise_std * normal
         length: torch.Tensor = draw.named(f"{draw.purpose}/length").uniform(1) ** (1 / dim)
         direction = normal / normal.norm(dim=1, keepdim=True).clamp_min(torch.finfo(normal.dtype).tiny)
-        return self.config.noise_std * length * direction
+        found: torch.Tensor = self.config.noise_std * length * direction
+        return found
