@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -115,6 +116,166 @@ class TestTable:
         assert row["macs"] == 0
         assert row["items_per_second"] > 0
         assert row["peak_bytes"] > 0
+
+    def test_rounding_makes_no_difference(self, call: Any, world: Path) -> None:
+        # In theory the rows are equal; vectors are float32.
+        found = call(
+            "compare", world, "--vary", "bridge=identity,capdec,[capdec, capdec]", "--seeds", 2, "--json", *QUICK
+        )
+        for row in found.json["rows"]:
+            assert row["rank"] == 1 or row["cider"] != found.json["rows"][0]["cider"]
+            if not row.get("baseline"):
+                assert abs(row["centred_paired_cosine_difference"]) < 1e-6
+                assert row["centred_paired_cosine_p"] == 1
+
+    def test_the_ceiling_is_called_so_and_costs_nothing(self, call: Any, world: Path) -> None:
+        world.write_text(
+            world.read_text() + "\nvariants: {a: {}, oracle: {bridge: identity, evaluate: {input: text}}}\n"
+        )
+        rows = rows_of(call("compare", world, "--json", "--set", "compare.resamples=300"))
+        assert rows["oracle"]["bridge"] == "oracle"
+        assert "parameters" in rows["a"]
+        assert "parameters" not in rows["oracle"]
+
+    def test_varied_numbers_are_no_measures(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--vary", "decoder.steps=10,20", "--seeds", 2, "--json", *QUICK)
+        assert [row["decoder.steps"] for row in found.json["rows"]] in ([10, 20], [20, 10])
+        assert all(isinstance(row["decoder.steps"], int) for row in found.json["rows"])
+        assert not any(name.startswith("decoder.steps_") for row in found.json["rows"] for name in row)
+
+
+def opposite(folder: Path) -> Path:
+    """A world in which the second caption of an item speaks of another colour."""
+    draw = json.loads
+    for name in ("world0", "world24"):
+        path = folder / "world" / f"{name}.jsonl"
+        lines = [draw(line) for line in path.read_text().splitlines()]
+        colours = ["red", "green", "blue"]
+        for line in lines:
+            own = next(c for c in colours if c in line["captions"][0])
+            line["captions"][1] = f"it is all {colours[(colours.index(own) + 1) % 3]}"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "toy.yaml"
+
+
+def test_moved_texts_are_those_of_the_caption_that_is_asked_for(call: Any, world: Path, tmp_path: Path) -> None:
+    config = opposite(tmp_path)
+    bridge = "bridge={type: mean_shift, direction: to_source}"
+    both = call("compare", config, "--set", bridge, "--vary", "evaluate.caption=0,1", "--json", *QUICK)
+    alone = call("compare", config, "--set", bridge, "--set", "evaluate.caption=1", "--cache", "new", "--json", *QUICK)
+    rows = rows_of(both)
+    assert rows["caption=0"]["paired_cosine"] > rows["caption=1"]["paired_cosine"] + 0.1
+    assert rows["caption=1"]["paired_cosine"] == pytest.approx(alone.json["rows"][0]["paired_cosine"], abs=1e-9)
+
+
+class TestSeedsAndRows:
+    def test_a_seed_axis_may_stand_anywhere(self, call: Any, world: Path, tmp_path: Path) -> None:
+        other = tmp_path / "more"
+        other.symlink_to(tmp_path / "world")
+        vary = f"paths.data={tmp_path / 'world'},{other}"
+        found = call("compare", world, "--vary", "seed=0,1", "--vary", vary, "--json", *QUICK)
+        assert [row["seeds"] for row in found.json["rows"]] == [[0, 1], [0, 1]]
+        assert len(found.json["rows"]) == 2
+
+    def test_the_baseline_comes_along(self, call: Any, world: Path) -> None:
+        vary = ("--vary", "bridge.type=identity,mean_shift,capdec")
+        named = ("--baseline", "type=capdec", "--rows", "type=mean_shift")
+        rows = rows_of(call("compare", world, *vary, *named, "--json", *QUICK))
+        assert set(rows) == {"type=capdec", "type=mean_shift"}
+        assert rows["type=capdec"]["baseline"]
+
+    def test_the_plain_row_is_the_baseline_where_none_is_named(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--vary", "bridge.type=mean_shift,capdec,identity", "--json", *QUICK)
+        assert found.json["baseline"] == "type=identity"
+
+    def test_items_of_two_worlds_are_not_taken_for_the_same(self, call: Any, world: Path, tmp_path: Path) -> None:
+        # The same keys in another world, in which every caption is wrong: nothing is common, so nothing is tested.
+        other = tmp_path / "other"
+        shutil.copytree(tmp_path / "world", other / "world")
+        shutil.copy(world, other / "toy.yaml")
+        opposite(other)
+        vary = f"paths.data={tmp_path / 'world'},{other / 'world'}"
+        found = call("compare", world, "--set", "evaluate.caption=1", "--vary", vary, "--json", *QUICK)
+        (row,) = [row for row in found.json["rows"] if not row.get("baseline")]
+        assert "paired_cosine_p" not in row
+
+    def test_missing_seeds_are_told_and_take_the_rank(self, call: Any, world: Path, tmp_path: Path) -> None:
+        plugin = tmp_path / "fussy.py"
+        plugin.write_text(FUSSY)
+        found = call(
+            "compare", world, "--plugin", plugin, "--vary", "bridge.type=identity,fussy", "--seeds", 3, "--json", *QUICK
+        )
+        assert found.code == 3
+        rows = rows_of(found)
+        assert rows["type=fussy"]["seeds"] == [0]
+        assert rows["type=fussy"]["rank"] is None
+        assert rows["type=fussy"]["cider"] > 0
+        assert rows["type=fussy"]["failed"].startswith("2 of 3 seeds failed: ")
+        assert "type=fussy (seeds missing)" in Path("runs/toy-compare/table.md").read_text()
+
+    def test_rows_that_do_not_fit_can_be_asked_for(self, call: Any, world: Path) -> None:
+        arguments = ("compare", world, "--set", "augment=identity", "--vary", "bridge.type=identity,c3", *QUICK)
+        found = call(*arguments, "--rows", "type=c3")
+        assert found.code == 1
+        assert "centred vectors where raw ones are expected" in found.err
+
+    def test_notes_of_a_fit_stand_under_the_table(self, call: Any, world: Path) -> None:
+        found = call("compare", world, "--set", "bridge=coral", *QUICK)
+        assert found.code == 0, found.err
+        assert "covariances drawn to the identity by" in found.out
+
+
+FUSSY = """
+from modbridge.config.kinds import BridgeConfig
+from modbridge.interfaces import Bridge
+from modbridge.plugins import ComponentSpec, hookimpl
+
+class FussyConfig(BridgeConfig):
+    pass
+
+class Fussy(Bridge):
+    def fit(self, data, fitting):
+        if fitting.seed:
+            raise RuntimeError("only seed 0")
+    def cross_vectors(self, x, draw):
+        return x
+
+@hookimpl
+def modbridge_components(register):
+    register(ComponentSpec(kind="bridge", name="fussy", config="modbridge_file_fussy:FussyConfig",
+                           impl="modbridge_file_fussy:Fussy", summary="fussy"))
+"""
+
+
+class TestUnpaired:
+    def test_source_vectors_come_from_elsewhere(self, call: Any, world: Path) -> None:
+        data = "data.unpaired={type: folder, path: world/images}"
+        found = call("compare", world, "--set", data, "--vary", "bridge.type=identity,mean_shift", "--json", *QUICK)
+        assert found.code == 0, found.err
+        paired = call("compare", world, "--vary", "bridge.type=identity,mean_shift", "--json", *QUICK)
+        # The folder holds the test images too, so its mean is another.
+        a, b = rows_of(found)["type=mean_shift"], rows_of(paired)["type=mean_shift"]
+        assert a["paired_cosine"] != b["paired_cosine"]
+        assert rows_of(found)["type=identity"]["paired_cosine"] == rows_of(paired)["type=identity"]["paired_cosine"]
+        assert "unpaired" in found.json["fingerprints"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--set", "bridge=ridge"],
+                "'ridge' is fitted on pairs, and data.unpaired gives media that no text belongs",
+            ),
+            (["--set", "augment={type: close, adapter: linear}"], "'close' is fitted on pairs"),
+            (["--set", "gap.fit=10"], "gap.fit: splits the items of data.train"),
+            (["--set", "data.test=null", "--set", "decoder=null"], "data.test: is missing"),
+        ],
+    )
+    def test_what_cannot_be_had(self, call: Any, world: Path, arguments: list[str], message: str) -> None:
+        data = "data.unpaired={type: folder, path: world/images}"
+        found = call("compare", world, "--set", data, *arguments)
+        assert found.code == 1
+        assert message in found.err
 
 
 class TestFolder:

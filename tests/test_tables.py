@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modbridge.tables import add_gap_closed, as_html, columns_of, grid, markdown, summarise
+from modbridge.tables import add_gap_closed, as_html, columns_of, grid, markdown, summarise, without
 
 
 def row(bridge: str, augment: str, cider: float | None, seed: int = 0, **more: object) -> dict[str, object]:
@@ -53,3 +53,21 @@ def test_what_is_missing_is_a_dash_never_a_zero() -> None:
 def test_names_come_first_and_gap_closed_last() -> None:
     rows = [row("c3", "noise", 1.0, gap_closed=0.5, gap_norm=0.1), row("c3", "diffusion", 1.0, gap_closed=0.5)]
     assert columns_of(rows) == ["bridge", "augment", "gap_norm", "cider", "gap_closed"]
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted"),
+    [
+        ("seed=0", ""),
+        ("noise/seed=0", "noise"),
+        ("type=c3,seed=0", "type=c3"),
+        ("noise/seed=0,type=c3", "noise/type=c3"),
+        ("seed=0,data=/a/b", "data=/a/b"),
+        ("data=/a/b,seed=0", "data=/a/b"),
+        ("data=/a,seed=0,model=org/name", "data=/a,model=org/name"),
+        ("a/b/seed=00", "a/b/seed=00"),
+        ("my_seed=0,x=1", "my_seed=0,x=1"),
+    ],
+)
+def test_a_label_without_its_seed(label: str, wanted: str) -> None:
+    assert without(label, "seed", 0) == wanted

@@ -46,9 +46,7 @@ def test_every_bridge_is_in_it(name: str) -> None:
     registry = Plugins.discover(environ={}).registry
     experiment = load_experiment(ZOO / f"{name}.yaml", registry)
     assert not experiment.misfits
-    missing = set(registry.names("bridge")) - bridges(experiment)
-    # CapDec acts by noise on texts alone, and leaves vectors as they are.
-    assert missing <= ({"capdec"} if name == "coco500" else set())
+    assert set(registry.names("bridge")) <= bridges(experiment)
 
 
 def test_the_known_answers_come_out(call: Callable[..., Any], requires_data: Path) -> None:
