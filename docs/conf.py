@@ -17,7 +17,13 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
 # The generated parts are included by the pages that introduce them; results are included by the demo's page.
-exclude_patterns = ["_build", "reference/generated", "explanation/demo-results.md", "explanation/zoo-coco500.md", "explanation/zoo-demo.md"]
+exclude_patterns = [
+    "_build",
+    "reference/generated",
+    "explanation/demo-results.md",
+    "explanation/zoo-coco500.md",
+    "explanation/zoo-demo.md",
+]
 
 html_theme = "furo"
 html_title = f"modbridge {release}"
