@@ -58,7 +58,8 @@ def test_processes_do_every_cell_once_and_survive_one_that_dies(tmp_path: Path, 
     assert "SIGKILL" in found[5].message
     assert "fewer --jobs" in found[5].message
     assert sorted(path.name for path in tmp_path.glob("done-*")) == [f"done-{i}" for i in (0, 1, 2, 6, 7)]
-    assert len(list(tmp_path.glob("opened-*"))) == jobs + 1  # the one that died was replaced
+    # The one that died was replaced, unless the other had done all that was left by then.
+    assert len(list(tmp_path.glob("opened-*"))) in ([2] if jobs == 1 else [2, 3])
 
 
 def sleepy() -> Callable[[int], None]:
