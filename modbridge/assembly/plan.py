@@ -53,9 +53,12 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         raise ConfigError([*problems, Problem("encoder", str(error))]) from error
     source, text = found[modality], found["text"]
 
+    before = len(problems)
     bridged = _crossing(config.bridge, source, text, "bridge", problems)
     where = "augment" if config.augment else "bridge"
-    trained = _attempt(lambda: config.augmenter.augments(text), text, where, problems)
+    trained = text
+    if config.augment or len(problems) == before:  # else one misfit would be told of both sides
+        trained = _attempt(lambda: config.augmenter.augments(text), text, where, problems)
     for path, bridge in [("bridge", config.bridge), ("augment", config.augment)]:
         if bridge is not None:
             _check_priors(bridge, path, text, problems)
