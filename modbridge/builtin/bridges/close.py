@@ -99,7 +99,7 @@ class CloseBridge(StatisticsBridge[CloseConfig]):
 
     def _least_squares(self, adapter: LinearAdapter, pairs: Pairs, fitting: Fitting) -> dict[str, torch.Tensor]:
         """A and b of v = A t + b, by the eigenvectors of X'X."""
-        own, across = pairs.scatter()
+        own, across, _ = pairs.scatter("text")
         eigenvalues, vectors = torch.linalg.eigh(own)
         level, determined = eigenvalues.mean(), rank(eigenvalues) == len(eigenvalues)
         if level <= 0:

@@ -1,16 +1,20 @@
-"""Texts with the source vector of each, streamed as unit vectors in float64, and two statistics of them."""
+"""Texts with the source vector of each, streamed as unit vectors in float64, and what is fitted on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from modbridge.builtin.bridges.covariances import paired_rows
+from modbridge.builtin.bridges.covariances import require_spread
 from modbridge.builtin.bridges.moments import require_finite
+from modbridge.errors import DataError
 from modbridge.geometry import CHUNK, unit
 from modbridge.interfaces import FitData
+
+Side = Literal["text", "source"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,66 @@ class Pairs:
             covariance += off.T @ off
         return mean, covariance / len(self)
 
-    def scatter(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """X'X and X'Y (D, D), sums over the pairs, of texts X and source vectors Y less their means."""
+    def scatter(self, x: Side) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """X'X and X'Y (D, D), sums over the pairs, of one side's vectors X and the other's Y less their means, and the
+        trace of Y'Y."""
         text, source = self.means()
         own, across = (torch.zeros(len(text), len(text), dtype=torch.float64) for _ in range(2))
+        spread = 0.0
         for t, v in self.chunks():
-            own += (t - text).T @ (t - text)
-            across += (t - text).T @ (v - source)
-        return own, across
+            sides = {"text": t - text, "source": v - source}
+            one = sides.pop(x)
+            (other,) = sides.values()
+            own += one.T @ one
+            across += one.T @ other
+            spread += float(other.square().sum())
+        return own, across, spread
+
+
+@dataclass(frozen=True)
+class PairedMoments:
+    """The normal equations of pairs: V (N, D) source and T (N, D) text unit vectors, each less its own mean.
+
+    `within`: V'V. `across`: V'T. The means are those of the pairs, so that a source with several texts counts as often
+    as it has texts.
+    """
+
+    source_mean: torch.Tensor
+    text_mean: torch.Tensor
+    within: torch.Tensor
+    across: torch.Tensor
+    count: int
+
+    @classmethod
+    def of(cls, data: FitData, who: str) -> PairedMoments:
+        """Raises DataError where there are fewer than two pairs, for NaN, and where a side's vectors are all alike."""
+        pairs = Pairs.of(data, who)
+        if len(pairs) < 2:
+            raise DataError(f"{who} needs at least two pairs, found {len(pairs)}.")
+        within, across, spread = pairs.scatter("source")
+        require_spread(float(within.trace()) / len(pairs), who, data.require_source(who))
+        require_spread(spread / len(pairs), who, data.text)
+        text, source = pairs.means()
+        return cls(source, text, within, across, len(pairs))
+
+
+def paired_rows(data: FitData, who: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of the texts that have a partner, and those partners' rows among the source vectors: int64 (P,) each.
+
+    Raises DataError where there is no pair, and for pairs that do not fit the vectors.
+    """
+    source = data.require_source(who)
+    pairs = data.pairs
+    if pairs is None or not bool((pairs >= 0).any()):
+        why = "the data give none" if pairs is None else f"none of {len(pairs)} texts has its item among the source"
+        raise DataError(
+            f"{who} needs pairs, found none: {why}. Give training items that have both a text and a source vector, or "
+            f"choose a bridge that learns from unpaired vectors (mean_shift, coral, memory)."
+        )
+    if pairs.shape != (len(data.text),) or int(pairs.max()) >= len(source):
+        raise DataError(
+            f"{who}: expected for each of {len(data.text)} texts a row of {len(source)} source vectors; found "
+            f"{tuple(pairs.shape)} up to row {int(pairs.max())}."
+        )
+    texts = (pairs >= 0).nonzero().flatten()
+    return texts, pairs[texts]

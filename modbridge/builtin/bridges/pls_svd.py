@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import torch
 
-from modbridge.builtin.bridges.covariances import PairedMoments, rank
+from modbridge.builtin.bridges.covariances import rank
 from modbridge.builtin.bridges.map_config import PlsSvdConfig
 from modbridge.builtin.bridges.maps import MapBridge
+from modbridge.builtin.bridges.pairs import PairedMoments
 from modbridge.errors import DataError
 from modbridge.interfaces import FitData, Fitting
 
