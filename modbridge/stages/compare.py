@@ -13,12 +13,13 @@ import numpy as np
 from modbridge.assembly.experiment import Cell, Experiment, row_name
 from modbridge.assembly.session import Session
 from modbridge.assembly.workers import Failure
-from modbridge.comparison_tables import NOTHING, ORACLE
+from modbridge.comparison_tables import ORACLE
 from modbridge.config.weights import has_weights
 from modbridge.cost import cost_of
 from modbridge.errors import ConfigError, Problem
 from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
-from modbridge.resampling import HARMONIC_MEAN, TIE, Estimate, Replicate, estimates
+from modbridge.ranking import group_of, ranked
+from modbridge.resampling import HARMONIC_MEAN, Estimate, Replicate, estimates
 from modbridge.stages.cross import held_out
 from modbridge.stages.fit_bridge import fit_notes, fitted_bridge
 from modbridge.stages.fit_decoder import required_decoder
@@ -26,7 +27,7 @@ from modbridge.stages.gap import splits
 from modbridge.stages.gap_measures import gap_measures
 from modbridge.stages.run import common_axes, require_held_out
 from modbridge.stages.score import measured, require_texts, scored, scores
-from modbridge.stages.select import PAIRS, needs, require_selection
+from modbridge.stages.select import needs, require_selection
 from modbridge.tables import MEASURES, Row, add_gap_closed, is_number
 
 HARMONIC = "harmonic_mean"
@@ -37,7 +38,6 @@ RANKING = frozenset({*MEASURES, HARMONIC} - {"unpaired_cosine"}) | {
 LOWER_IS_BETTER = frozenset({"gap_norm", "energy_distance"})
 # Columns with an interval and a test; the others have their mean and deviation.
 JUDGED = (*MEASURES, HARMONIC, "gap_closed")
-ORDER = ("text", "source", "pairs", PAIRS)
 SPLITS = ("train", "unpaired", "validation", "test")
 WEIGHTS = "weights (not fitted on the split)"
 
@@ -185,7 +185,7 @@ def compare(session: Session, experiment: Experiment, failures: Mapping[str, Fai
         label = row_name(misfit)
         if label not in {row["row"] for row in table}:
             told = {"row": label, "bridge": misfit.config.bridge.title, "failed": str(ConfigError(misfit.problems))}
-            table.append(told | _group(needs(misfit), misfit.config.evaluate.input == "text"))
+            table.append(told | group_of(needs(misfit), misfit.config.evaluate.input == "text"))
     usual = ("items and seeds", "")
     over = {
         label: other
@@ -194,7 +194,7 @@ def compare(session: Session, experiment: Experiment, failures: Mapping[str, Fai
     }
     seeds = sorted({replicate.seed for pairs in made.values() for replicate, _ in pairs})
     return Comparison(
-        rows=_ranked(table, rank_by, higher.get(rank_by, True)),
+        rows=ranked(table, rank_by, higher.get(rank_by, True)),
         runs=[_plain_row(pair) | {"row": label} for label, pairs in made.items() for pair in pairs],
         rank_by=rank_by,
         baseline=baseline,
@@ -254,7 +254,7 @@ def _table_row(
         line |= {"augment": config.augmenter.augments_by, "decoder": config.decoder.type}
     line |= {name: value for name, value in row.cells[0].varied.items() if name != "seed"}
     given = pairs[0][1]["needs"] if pairs else needs(row.cells[0])
-    line |= _group(given, oracle)
+    line |= group_of(given, oracle)
     line["seeds"] = [replicate.seed for replicate, _ in pairs]
     if pairs:
         line["n"] = pairs[0][1]["n"]
@@ -279,38 +279,6 @@ def _table_row(
     line["tokenizer"] = next((r["tokenizer"] for _, r in pairs if r.get("tokenizer")), None)
     line["notes"] = {name: note for _, r in pairs for name, note in (r.get("notes") or {}).items()}
     return line
-
-
-def _group(given: Sequence[str], oracle: bool) -> Row:
-    """What a row takes, least first, and the group in which it is ranked."""
-    order = [*(name for name in ORDER if name in given), *(name for name in given if name not in ORDER)]
-    if oracle:
-        return {"needs": order, "group": ORACLE}
-    return {"needs": order, "group": " + ".join(order) or NOTHING}
-
-
-def _ranked(rows: Sequence[Row], rank_by: str, higher: bool) -> list[Row]:
-    """Rows by group, the fewest needs first, and by rank within it. Equal rows share a rank; a row that failed, if only
-    at one seed, has none: it can't be compared with rows of all seeds. Those come last."""
-
-    def best(row: Row) -> float | None:
-        value = row.get(rank_by)
-        if not is_number(value) or row.get("failed") is not None:
-            return None
-        return -value if higher else value
-
-    def place(row: Row) -> tuple[Any, ...]:
-        needs_ = [ORDER.index(name) if name in ORDER else len(ORDER) for name in row["needs"]]
-        found = best(row)
-        return (row["group"] == ORACLE, len(needs_), needs_, found is None, 0.0 if found is None else found)
-
-    ordered = sorted(rows, key=place)
-    before: dict[str, list[float]] = {}
-    for row in ordered:
-        found, above = best(row), before.setdefault(row["group"], [])
-        row["rank"] = None if found is None else 1 + sum(value < found - TIE for value in above)
-        above += [] if found is None else [found]
-    return ordered
 
 
 def _cost(session: Session, cell: Cell) -> Row:

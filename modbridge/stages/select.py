@@ -11,6 +11,7 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell, Misfit
 from modbridge.assembly.session import Session
+from modbridge.comparison_tables import SELECTION
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.selection import metric_column
 from modbridge.config.weights import kept_selection
@@ -25,7 +26,6 @@ from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, item_rows
 from modbridge.training import derived_seed, epoch_order
 
 SPLIT = "validation"
-PAIRS = "pairs (selection)"
 
 
 def needs(cell: Cell | Misfit) -> list[str]:
@@ -34,7 +34,7 @@ def needs(cell: Cell | Misfit) -> list[str]:
     found = set(config.bridge.needs)
     if config.decoder is not None:
         found |= config.augmenter.needs | {"text"}
-    return sorted(found) + ([PAIRS] if chosen_by(cell)[1] else [])
+    return sorted(found) + ([SELECTION] if chosen_by(cell)[1] else [])
 
 
 def chosen_by(cell: Cell | Misfit) -> tuple[str, bool]:
