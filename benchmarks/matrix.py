@@ -1,7 +1,7 @@
 """What sharing stages saves: one matrix as `modbridge compare` makes it, and every cell of it alone.
 
     uv run python benchmarks/matrix.py                                # a part of the demo's zoo, small: minutes
-    uv run python benchmarks/matrix.py CONFIG --rows 'ridge/*' --profile smoke --jobs 2
+    uv run python benchmarks/matrix.py CONFIG --rows 'ridge/*' --profile none --jobs 2
 
 Three times of the same cells, in one run: with one cache for all (`compare`), with one cache and `--jobs` processes,
 and each row with a fresh cache of its own, as scripts do it that know nothing of each other. The tables of all three
@@ -60,11 +60,11 @@ def command() -> None:
     parser.add_argument("config", nargs="?", default=str(CONFIG))
     parser.add_argument("--rows", action="append", help=f"rows of the matrix [default: {' '.join(ROWS)}]")
     parser.add_argument("--seeds", default="0,")
-    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--profile", default="smoke", help="a profile of the config, or none")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", metavar="FILE", help="also write every number there")
     told = parser.parse_args()
-    about = [told.config, "--seeds", told.seeds, "--profile", told.profile]
+    about = [told.config, "--seeds", told.seeds, *(["--profile", told.profile] if told.profile != "none" else [])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shared, rows = compare(about, folder / "shared", folder / "out", told.rows or ROWS)
