@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modbridge.assembly.plan import Plan, make_plan
-from modbridge.config.document import Document, load_document
+from modbridge.config.document import Document, Reading, read_config
 from modbridge.config.interpolation import leaves
 from modbridge.config.overrides import expand, parse_vary
 from modbridge.config.pipeline import LOADER_FIELDS, PipelineConfig, check_pipeline
@@ -81,7 +81,8 @@ def load_experiment(
     """
     path = Path(path)
     problems: list[Problem] = []
-    base = _read(path, sets, profile, None, problems)
+    reading = read_config(path, sets=sets, profile=profile)
+    base = _read(reading, None, problems)
     variants = base.tree.get("variants") or {None: {}}
     if not isinstance(variants, dict):
         raise ConfigError([Problem("variants", "expected a block of NAME: overrides", where=base.where("variants"))])
@@ -91,7 +92,7 @@ def load_experiment(
     to_be_given: dict[str, None] = {}
     for variant in variants:
         for label, point in points:
-            document = _read(path, sets, profile, variant, problems, point)
+            document = _read(reading, variant, problems, point)
             if "name" not in document.tree:
                 document.tree["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip(".") or "run"
             name = "/".join(filter(None, (variant, label))) or document.tree["name"]
@@ -130,17 +131,10 @@ def _typed(text: str) -> Any:
     return value if isinstance(value, str | int | float | bool) else text
 
 
-def _read(
-    path: Path,
-    sets: Sequence[str],
-    profile: str | None,
-    variant: str | None,
-    problems: list[Problem],
-    point: Sequence[str] = (),
-) -> Document:
+def _read(reading: Reading, variant: str | None, problems: list[Problem], point: Sequence[str] = ()) -> Document:
     """A document. Its mistakes are added to `problems`, and checking goes on with what could be read."""
     try:
-        return load_document(path, sets=sets, profile=profile, variant=variant, point=point)
+        return reading.document(variant, point)
     except ConfigError as error:
         if not isinstance(error.partial, Document):
             raise

@@ -6,16 +6,14 @@ from typing import Any
 
 import click
 
-from modbridge.cli.state import State, config_options, json_option, print_json
+from modbridge.cli.state import Asked, State, config_options, json_option, print_json
 
 
 @click.command("check")
 @config_options
 @json_option
 @click.pass_obj
-def command(
-    state: State, config: str, sets: tuple[str, ...], vary: tuple[str, ...], profile: str | None, as_json: bool
-) -> None:
+def command(state: State, asked: Asked, as_json: bool) -> None:
     """Check a config: every mistake at once, and the ports of neighbours compared. Loads no weights.
 
     A path that is declared without value is listed as "to be given".
@@ -25,9 +23,7 @@ def command(
       modbridge check configs/coco500.yaml
       modbridge check my.yaml --set bridge.start_step=400 --json
     """
-    from modbridge.assembly.experiment import load_experiment
-
-    experiment = load_experiment(config, state.plugins.registry, sets=sets, vary=vary, profile=profile)
+    experiment = asked.load(state.plugins.registry)
     rows: list[dict[str, Any]] = [
         {
             "cell": cell.label,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from modbridge.cli.state import (
+    Asked,
     State,
-    cache_folder,
+    Work,
     config_options,
     json_option,
     make_session,
@@ -39,10 +42,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     state: State,
-    config: str,
-    sets: tuple[str, ...],
-    vary: tuple[str, ...],
-    profile: str | None,
+    asked: Asked,
     seeds: str | None,
     patterns: tuple[str, ...],
     baseline: str | None,
@@ -50,10 +50,7 @@ def command(
     jobs: int,
     no_cost: bool,
     out: str | None,
-    cache: str | None,
-    device: str,
-    on_error: str,
-    checkpoint_seconds: float,
+    work: Work,
     as_json: bool,
 ) -> int:
     """Compare the variants of a config, and every combination of varied fields, over several seeds.
@@ -68,19 +65,11 @@ def command(
       modbridge compare configs/zoo/demo.yaml --rows 'c3/*' --rows 'identity/*' --seeds 0,1
     """
     settings = {"baseline": baseline, "rank_by": rank_by, "cost": "false" if no_cost else None}
-    sets = (*sets, *(f"compare.{name}={value}" for name, value in settings.items() if value is not None))
-    numbers = _numbers(seeds)
-    given: dict[str, Any] = {
-        "path": config,
-        "sets": sets,
-        "vary": vary,
-        "profile": profile,
-        "seeds": numbers,
-        "rows": patterns,
-    }
-    experiment = load_matrix(state.plugins.registry, **given)
-    experiment.require_paths()
-    session = make_session(state, cache, device, on_error, checkpoint_seconds)
+    judged = (f"compare.{name}={value}" for name, value in settings.items() if value is not None)
+    asked = replace(asked, sets=(*asked.sets, *judged))
+    matrix = Matrix(asked, _numbers(seeds), patterns)
+    experiment = matrix.load(state.plugins.registry)
+    session = make_session(state, work)
     from modbridge.assembly.workers import Failure, in_turn, spread
     from modbridge.comparison_tables import tables
     from modbridge.errors import ConfigError
@@ -97,15 +86,14 @@ def command(
         replicates(session, cells[index])
 
     if jobs == 1:
-        work = in_turn(indices, job)
+        done = in_turn(indices, job)
     else:
-        how = {"device": device, "on_error": on_error, "checkpoint_seconds": checkpoint_seconds, "quiet": state.quiet}
-        work = spread(indices, jobs, open_worker, state.files, given, str(cache_folder(cache)), how)
+        done = spread(indices, jobs, open_worker, state.files, state.quiet, matrix, work)
     failures: dict[str, Failure] = {}
     for misfit in experiment.misfits:
         session.talk.say(f"left out: {misfit.label}: {ConfigError(misfit.problems)}")
     with session.talk.progress("compare", len(cells)) as progress:
-        for index, failure in work:
+        for index, failure in done:
             label = cells[index].label
             if failure is not None:
                 failures[label] = failure
@@ -114,10 +102,10 @@ def command(
                     session.talk.say(failure.traceback)
             progress.advance(1, label)
     result = compare(session, experiment, failures)
-    shown = {"--set": map(_without_place, sets), "--vary": vary, "--rows": patterns}
-    shown |= {"--profile": filter(None, [profile]), "--seeds": filter(None, [seeds])}
+    shown = {"--set": map(_without_place, asked.sets), "--vary": asked.vary, "--rows": patterns}
+    shown |= {"--profile": filter(None, [asked.profile]), "--seeds": filter(None, [seeds])}
     words = [word for option, values in shown.items() for value in values for word in (option, value)]
-    told = about(session, experiment, result, shlex.join(["modbridge", "compare", _without_root(config), *words]))
+    told = about(session, experiment, result, shlex.join(["modbridge", "compare", _without_root(asked.config), *words]))
     report = write_comparison(session, experiment, result, told, folder)
     if as_json:
         print_json({**result.to_json(), "report": str(report)})
@@ -135,63 +123,60 @@ def command(
     return max([*codes, *(1 for _ in experiment.misfits)], default=0)
 
 
-def load_matrix(
-    registry: Registry,
-    *,
-    path: str,
-    sets: tuple[str, ...],
-    vary: tuple[str, ...],
-    profile: str | None,
-    seeds: list[int] | None,
-    rows: tuple[str, ...],
-) -> Experiment:
-    """The cells of a comparison: every variant and varied point, at every seed."""
-    from dataclasses import replace
-    from fnmatch import fnmatch
+@dataclass(frozen=True)
+class Matrix:
+    """What is compared. `seeds`: in place of the config's own. `rows`: globs of the rows that are wanted; none: all."""
 
-    from modbridge.assembly.experiment import load_experiment, row_name
-    from modbridge.errors import ConfigError, Problem
+    asked: Asked
+    seeds: list[int] | None = None
+    rows: tuple[str, ...] = ()
 
-    more: dict[str, Any] = {"profile": profile, "allow_misfits": True}
-    found = load_experiment(path, registry, sets=sets, vary=vary, **more)
-    first = found.first.config
-    wanted = seeds if seeds is not None else first.compare.seeds
-    varied = any(text.split("=")[0].strip() == "seed" for text in vary)
-    if first.decoder is None and first.gap.fit is not None:
-        if wanted is not None:
-            found = load_experiment(path, registry, sets=(*sets, f"gap.seeds={wanted}"), vary=vary, **more)
-    elif wanted is not None and not (varied and seeds is None):
-        text = ",".join(map(str, wanted))
-        found = load_experiment(path, registry, sets=sets, vary=(*vary, f"seed={text}"), **more)
-    if not rows:
-        return found
-    names = [*map(row_name, found.cells), *map(row_name, found.misfits)]
-    for glob in rows:
-        if not any(fnmatch(name, glob) for name in names):
-            hint = f"rows: {', '.join(dict.fromkeys(names))}"
-            raise ConfigError([Problem("--rows", f"no row is like {glob!r}", hint=hint)])
+    def load(self, registry: Registry) -> Experiment:
+        """The cells: every variant and varied point, at every seed. Raises ConfigError as `load_experiment` does, and
+        for a glob that no row is like."""
+        from modbridge.assembly.experiment import row_name
+        from modbridge.errors import ConfigError, Problem
 
-    def wanted_row(cell: Cell | Misfit) -> bool:
-        return row_name(cell) == first.compare.baseline or any(fnmatch(row_name(cell), glob) for glob in rows)
+        found = self.asked.load(registry, allow_misfits=True)
+        first = found.first.config
+        seeds = self.seeds if self.seeds is not None else first.compare.seeds
+        varied = any(text.split("=")[0].strip() == "seed" for text in self.asked.vary)
+        seeded = self.asked
+        if seeds is not None and first.decoder is None and first.gap.fit is not None:
+            seeded = replace(seeded, sets=(*seeded.sets, f"gap.seeds={seeds}"))
+        elif seeds is not None and not (varied and self.seeds is None):
+            seeded = replace(seeded, vary=(*seeded.vary, f"seed={','.join(map(str, seeds))}"))
+        if seeded is not self.asked:
+            found = seeded.load(registry, allow_misfits=True)
+        if not self.rows:
+            return found
+        names = [*map(row_name, found.cells), *map(row_name, found.misfits)]
+        for glob in self.rows:
+            if not any(fnmatch(name, glob) for name in names):
+                hint = f"rows: {', '.join(dict.fromkeys(names))}"
+                raise ConfigError([Problem("--rows", f"no row is like {glob!r}", hint=hint)])
 
-    cells, misfits = list(filter(wanted_row, found.cells)), list(filter(wanted_row, found.misfits))
-    if not cells:
-        raise ConfigError([problem for misfit in misfits for problem in misfit.problems])
-    return replace(found, cells=cells, misfits=misfits)
+        def wanted(cell: Cell | Misfit) -> bool:
+            return row_name(cell) == first.compare.baseline or any(fnmatch(row_name(cell), glob) for glob in self.rows)
+
+        cells, misfits = list(filter(wanted, found.cells)), list(filter(wanted, found.misfits))
+        if not cells:
+            raise ConfigError([problem for misfit in misfits for problem in misfit.problems])
+        return replace(found, cells=cells, misfits=misfits)
 
 
-def open_worker(files: list[str], given: dict[str, Any], cache: str, how: dict[str, Any]) -> Job:
+def open_worker(files: list[str], quiet: bool, matrix: Matrix, work: Work) -> Job:
     """What does a cell in a process of its own: it makes the cell's results, in the cache."""
     from rich.console import Console
 
     from modbridge.stages.compare import replicates
     from modbridge.talk import Talk
 
-    state = State(files=list(files), quiet=how["quiet"])
-    experiment = load_matrix(state.plugins.registry, **given)
-    session = make_session(state, cache, **{name: value for name, value in how.items() if name != "quiet"})
+    state = State(files=list(files), quiet=quiet)
+    experiment = matrix.load(state.plugins.registry)
+    session = make_session(state, work)
     # Lines, not bars: several processes share one terminal.
-    session.talk = Talk(quiet=state.quiet, console=Console(stderr=True, highlight=False, force_terminal=False))
+    session.talk = Talk(quiet=quiet, console=Console(stderr=True, highlight=False, force_terminal=False))
 
     def job(index: int) -> None:
         replicates(session, experiment.cells[index])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modbridge.cli.state import State, json_option, make_session, print_json, print_table
+from modbridge.cli.state import State, Work, json_option, make_session, print_json, print_table
 
 
 @click.command("demo")
@@ -46,7 +46,7 @@ def command(
     config = demo_config(modality)
     sets = (f"seed={seed}", *sets)
     experiment = load_experiment(config, state.plugins.registry, sets=sets, profile=profile)
-    session = make_session(state, cache)
+    session = make_session(state, Work(cache))
     from modbridge.demo.probe import probe
     from modbridge.stages.run import run
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from modbridge.cli.state import (
+    Asked,
     State,
+    Work,
     config_options,
     json_option,
     make_session,
@@ -32,17 +34,11 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     state: State,
-    config: str,
-    sets: tuple[str, ...],
-    vary: tuple[str, ...],
-    profile: str | None,
+    asked: Asked,
     every: bool,
     out: str | None,
     no_report: bool,
-    cache: str | None,
-    device: str,
-    on_error: str,
-    checkpoint_seconds: float,
+    work: Work,
     as_json: bool,
 ) -> None:
     """Measure the gap of a config's held-out pairs before and after each bridge, and write a report with figures.
@@ -56,12 +52,11 @@ def command(
       modbridge gap my.yaml --all --no-report
       modbridge gap my.yaml --set gap.sweep.start_step=[0,200,400,600] --out sweep
     """
-    from modbridge.assembly.experiment import load_experiment
     from modbridge.config.pipeline import dump
 
-    experiment = load_experiment(config, state.plugins.registry, sets=sets, vary=vary, profile=profile)
+    experiment = asked.load(state.plugins.registry)
     experiment.require_paths()
-    session = make_session(state, cache, device, on_error, checkpoint_seconds)
+    session = make_session(state, work)
     from modbridge.stages.gap import gap
     from modbridge.stages.gap_report import claim_gap_folder, write_gap
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from modbridge.cli.state import (
+    Asked,
     State,
+    Work,
     config_options,
     json_option,
     make_session,
@@ -26,16 +28,10 @@ from modbridge.cli.state import (
 @click.pass_obj
 def command(
     state: State,
-    config: str,
-    sets: tuple[str, ...],
-    vary: tuple[str, ...],
-    profile: str | None,
+    asked: Asked,
     out: str | None,
     until: str,
-    cache: str | None,
-    device: str,
-    on_error: str,
-    checkpoint_seconds: float,
+    work: Work,
     as_json: bool,
 ) -> None:
     """Run a config: fit_encoder, embed, fit_bridge, fit_decoder, generate, score, report.
@@ -47,15 +43,14 @@ def command(
       modbridge run my.yaml
       modbridge run my.yaml --vary bridge.type=identity,mean_shift --until score
     """
-    from modbridge.assembly.experiment import load_experiment
     from modbridge.errors import ConfigError, Problem
     from modbridge.stages import STAGES
 
     if until not in STAGES:
         raise ConfigError([Problem("--until", f"no such stage: {until!r}", hint=f"stages: {', '.join(STAGES)}")])
-    experiment = load_experiment(config, state.plugins.registry, sets=sets, vary=vary, profile=profile)
+    experiment = asked.load(state.plugins.registry)
     experiment.require_paths()
-    session = make_session(state, cache, device, on_error, checkpoint_seconds)
+    session = make_session(state, work)
     from modbridge.stages.run import run
     from modbridge.tables import beside
 

@@ -6,18 +6,18 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modbridge.plugins.manager import Plugins
 
 if TYPE_CHECKING:
+    from modbridge.assembly.experiment import Experiment
     from modbridge.assembly.session import Session
-
-F = TypeVar("F", bound=Callable[..., Any])
+    from modbridge.plugins.registry import Registry
 
 
 @dataclass
@@ -56,60 +56,93 @@ def shared_options() -> list[click.Option]:
     ]
 
 
-def config_options(function: F) -> F:
-    """The config file and what changes it."""
-    for decorator in reversed(
-        [
-            click.argument("config"),
-            click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field. May be repeated."),
-            click.option("--vary", "vary", multiple=True, metavar="A.B=X,Y", help="One cell for each value."),
-            click.option(
-                "--profile",
-                metavar="NAME[,NAME]",
-                help="Apply the config's profile NAME, such as smoke; of several the later over the earlier.",
-            ),
-        ]
-    ):
-        function = decorator(function)
-    return function
+@dataclass(frozen=True)
+class Asked:
+    """The config file that a verb was given, and what changes it."""
+
+    config: str
+    sets: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
+    profile: str | None = None
+
+    def load(self, registry: Registry, *, allow_misfits: bool = False) -> Experiment:
+        """Every cell of it, checked; see `load_experiment`."""
+        from modbridge.assembly.experiment import load_experiment
+
+        how: dict[str, Any] = {"sets": self.sets, "vary": self.vary, "profile": self.profile}
+        return load_experiment(self.config, registry, **how, allow_misfits=allow_misfits)
 
 
-def work_options(function: F) -> F:
-    """Where and how work is done; none of these changes a result."""
-    for decorator in reversed(
-        [
-            click.option(
-                "--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]"
-            ),
-            click.option(
-                "--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says."
-            ),
-            click.option(
-                "--on-error",
-                type=click.Choice(["raise", "skip"]),
-                default="raise",
-                show_default=True,
-                help="What to do with items that cannot be read.",
-            ),
-            click.option(
-                "--checkpoint-seconds",
-                type=click.FloatRange(0),
-                default=20.0,
-                show_default=True,
-                help="How often long fits save their state.",
-            ),
-        ]
-    ):
-        function = decorator(function)
-    return function
+@dataclass(frozen=True)
+class Work:
+    """Where and how work is done; none of it changes a result."""
+
+    cache: str | None = None
+    device: str = "auto"
+    on_error: str = "raise"
+    checkpoint_seconds: float = 20.0
+
+
+def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The config file and what changes it, given to the verb as `asked`."""
+
+    @wraps(function)
+    def verb(*args: Any, config: str, sets: Any, vary: Any, profile: str | None, **more: Any) -> Any:
+        return function(*args, asked=Asked(config, sets, vary, profile), **more)
+
+    return _with_options(
+        verb,
+        click.argument("config"),
+        click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Set a field. May be repeated."),
+        click.option("--vary", "vary", multiple=True, metavar="A.B=X,Y", help="One cell for each value."),
+        click.option(
+            "--profile",
+            metavar="NAME[,NAME]",
+            help="Apply the config's profile NAME, such as smoke; of several the later over the earlier.",
+        ),
+    )
+
+
+def work_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how work is done, given to the verb as `work`."""
+
+    @wraps(function)
+    def verb(*args: Any, cache: Any, device: str, on_error: str, checkpoint_seconds: float, **more: Any) -> Any:
+        return function(*args, work=Work(cache, device, on_error, checkpoint_seconds), **more)
+
+    return _with_options(
+        verb,
+        click.option(
+            "--cache", metavar="DIR", help="Where results are kept. [default: MODBRIDGE_CACHE, or the user's]"
+        ),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says."),
+        click.option(
+            "--on-error",
+            type=click.Choice(["raise", "skip"]),
+            default="raise",
+            show_default=True,
+            help="What to do with items that cannot be read.",
+        ),
+        click.option(
+            "--checkpoint-seconds",
+            type=click.FloatRange(0),
+            default=20.0,
+            show_default=True,
+            help="How often long fits save their state.",
+        ),
+    )
+
+
+def _with_options(verb: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 
 
-def make_session(
-    state: State, cache: str | None, device: str = "auto", on_error: str = "raise", checkpoint_seconds: float = 20.0
-) -> Session:
+def make_session(state: State, work: Work) -> Session:
     """The session of a verb that works."""
     from modbridge.assembly.session import Session
     from modbridge.store.cache import Cache
@@ -117,11 +150,11 @@ def make_session(
 
     return Session(
         plugins=state.plugins,
-        cache=Cache(cache_folder(cache)),
+        cache=Cache(cache_folder(work.cache)),
         talk=Talk(quiet=state.quiet),
-        device=device,
-        on_error=on_error,
-        checkpoint_seconds=checkpoint_seconds,
+        device=work.device,
+        on_error=work.on_error,
+        checkpoint_seconds=work.checkpoint_seconds,
     )
 
 

@@ -15,7 +15,7 @@ from modbridge.config.overrides import apply_sets, deep_merge, merge_marks, pars
 from modbridge.config.reading import KeyPath, Mark, Marks, dotted, nearest_mark, read_yaml
 from modbridge.errors import ConfigError, Problem
 
-__all__ = ["Document", "Mark", "load_document"]
+__all__ = ["Document", "Mark", "Reading", "load_document", "read_config"]
 
 
 @dataclass(slots=True)
@@ -47,6 +47,29 @@ class Document:
         return str(self._names.get(name, ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A config file and its ancestors, read once, with a profile, `--set` and the grid applied: what the documents of
+    all its variants begin from."""
+
+    tree: dict[str, Any]
+    marks: Marks
+    files: list[tuple[Path, str]]
+    problems: list[Problem]
+
+    def document(self, variant: str | None = None, point: Sequence[str] = ()) -> Document:
+        """The document of one variant at one point of the varied axes; see `load_document`."""
+        tree, marks, problems = self.tree, self.marks, list(self.problems)
+        if variant is not None:
+            tree, marks = _overlay("variants", variant, tree, marks, problems)
+        tree, marks = apply_sets(tree, marks, point, problems)
+        tree, given = interpolate(tree, marks, problems)
+        document = Document(tree, marks, [file for file, _ in self.files], given, self.files[0][1])
+        if problems:
+            raise ConfigError(problems, partial=document)
+        return document
+
+
 def load_document(
     path: str | Path,
     *,
@@ -65,6 +88,12 @@ def load_document(
 
     Raises ConfigError with every mistake found, each with its file and line.
     """
+    return read_config(path, sets=sets, profile=profile).document(variant, point)
+
+
+def read_config(path: str | Path, *, sets: Sequence[str] = (), profile: str | None = None) -> Reading:
+    """Read a config file as far as all its variants have in common. Raises ConfigError where nothing can be read; other
+    mistakes are told with each document."""
     problems: list[Problem] = []
     files: list[tuple[Path, str]] = []
     tree, marks = _read_chain(Path(path), [], files, problems)
@@ -78,14 +107,7 @@ def load_document(
         tree, marks = _overlay("profiles", name, tree, marks, problems)
     tree, marks = apply_sets(tree, marks, sets, problems)
     tree, marks = with_grid(tree, marks, problems)
-    if variant is not None:
-        tree, marks = _overlay("variants", variant, tree, marks, problems)
-    tree, marks = apply_sets(tree, marks, point, problems)
-    tree, given = interpolate(tree, marks, problems)
-    document = Document(tree, marks, [file for file, _ in files], given, files[0][1])
-    if problems:
-        raise ConfigError(problems, partial=document)
-    return document
+    return Reading(tree, marks, files, problems)
 
 
 def _read_chain(
