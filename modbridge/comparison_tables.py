@@ -129,10 +129,15 @@ def tables(rows: Sequence[Row], about: About) -> list[Table]:
     return found
 
 
+def by_captions(rank_by: str) -> bool:
+    """Whether captions rank the rows, so that one may ask which measure of vectors predicts them."""
+    return rank_by not in GAP_COLUMNS
+
+
 def _predicting(rows: Sequence[Row], about: About) -> Table | None:
     """Whether measures of the vectors put rows in the order of their captions: over all rows, and over those whose
     decoders were trained alike. The ceiling is no bridge and is left out."""
-    if about.rank_by in GAP_COLUMNS:
+    if not by_captions(about.rank_by):
         return None
     ranked = [row for row in rows if row["group"] != ORACLE and row.get(about.rank_by) is not None]
     groups = {"all rows": ranked} | {

@@ -297,6 +297,11 @@ class TestFolder:
         assert {path.name for path in (folder / "figures").glob("*.png")} >= {"frontier.png", "ranking.png"}
         assert len(table["runs"]) == 4
 
+    def test_what_predicts_captions_is_asked_only_where_captions_rank(self, call: Any, world: Path) -> None:
+        for rank_by, asked in (("cider", True), ("r_at_1", False), ("energy_distance", False)):
+            call("compare", world, "--vary", "bridge.type=identity,c3", "--rank-by", rank_by, "--out", rank_by, *QUICK)
+            assert bool(list(Path(rank_by, "figures").glob("agreement-*.png"))) == asked
+
     def test_places_of_data_are_not_told(self, call: Any, world: Path, tmp_path: Path) -> None:
         call("compare", world, "--set", f"paths.data={tmp_path / 'world'}", "--out", "table", *QUICK)
         assert "paths.data=DIR" in Path("table/table.md").read_text()
@@ -341,6 +346,9 @@ class TestWork:
         assert "a stranger's bug" in rows["fail_on=red"]["failed"]
         assert rows["fail_on=red"]["rank"] is None
         assert "failed: fail_on=red,seed=0" in found.err
+        kept = json.loads(Path("runs/toy-compare/table.json").read_text())["failures"]
+        assert kept.keys() == {"fail_on=red,seed=0", "fail_on=red,seed=1"}
+        assert all(failure.keys() == {"message", "exit_code"} for failure in kept.values())
 
     def test_parts_that_do_not_fit_are_a_row_that_says_so(self, call: Any, world: Path) -> None:
         found = call(

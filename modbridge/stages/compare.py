@@ -59,7 +59,8 @@ class Comparison:
     over: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        told = {cell: {"message": f.message, "exit_code": f.exit_code} for cell, f in self.failures.items()}
+        return {**asdict(self), "failures": told}
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import torch
 from modbridge.assembly.experiment import Experiment
 from modbridge.assembly.session import Session
 from modbridge.comparison_figures import agreement, frontier, ranking
-from modbridge.comparison_tables import About, csv_text, html_body, latex, markdown
+from modbridge.comparison_tables import PREDICTORS, About, by_captions, csv_text, html_body, latex, markdown
 from modbridge.config.pipeline import dump
-from modbridge.stages.compare import HARMONIC, Comparison
+from modbridge.stages.compare import Comparison
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.report import COMPARISON, claim_folder, installed_versions
 from modbridge.tables import is_number
 
 SCHEMA = 1
 CORRECTION = "Holm"
-AGREE = ("centred_paired_cosine", "centred_r_at_1", HARMONIC, "paired_cosine", "gap_norm")
+DRAWN = 4  # of the measures that may predict captions, those that are drawn against them
 
 
 def claim_compare_folder(out: Path) -> None:
@@ -87,8 +87,8 @@ def _draw(result: Comparison, folder: Path) -> list[tuple[str, str, str]]:
     if rows:
         ranking(rows, folder / "ranking.png", result.rank_by)
         found.append(("ranking.png", "The ranking", "Means and intervals, among rows of equal needs."))
-    if result.rank_by not in AGREE:
-        for measure in AGREE:
+    if by_captions(result.rank_by):
+        for measure in PREDICTORS[:DRAWN]:
             if any(is_number(row.get(measure)) for row in rows):
                 name = f"agreement-{measure}.png"
                 agreement(rows, folder / name, measure, result.rank_by)

@@ -153,5 +153,10 @@ def augmented(session: Session, cell: Cell, config: BridgeConfig, split: Split |
     plan = plan_of(session, cell)
     if config.crosses(plan.source, plan.text).frame != "source":
         return text
-    with session.guard(config, "bridge", "it prepared text vectors"):
-        return fitted_bridge(session, cell, config, rows).bridge.augment(text, noise=False)
+
+    def make() -> Embeddings:
+        with session.guard(config, "bridge", "it prepared text vectors"):
+            return fitted_bridge(session, cell, config, rows).bridge.augment(text, noise=False)
+
+    key = stable_hash([bridge_key(session, cell, config, rows), config.key_fields("augment")])
+    return session.remember(f"augmented {key}", make, among="augmented")

@@ -116,7 +116,7 @@ class CloseBridge(StatisticsBridge[CloseConfig]):
         note = {} if determined else {"note": f"the pairs do not determine the map: ridge term {ridge:g} (ours)"}
         fitting.log(fit="close", adapter="linear", pairs=len(pairs), ridge=ridge, **note)
         inverse = (vectors / (eigenvalues.clamp_min(0) + ridge * level)) @ vectors.T
-        text, source = pairs.means()
+        text, source = pairs.means
         matrix = (inverse @ across).T
         return {"map": matrix, "bias": source - matrix @ text}
 

@@ -64,5 +64,4 @@ class PlsSvdConfig(PairedConfig):
     """PLS-SVD: the few axes along which both modalities vary together."""
 
     num_axes: int = Field(default=32, ge=1)
-    """How many pairs of axes are kept, the strongest first. The default is ours: in five-fold cross-validation inside
-    the 400 training pairs of each coco500 split it gives the best cosine among powers of two."""
+    """How many pairs of axes are kept, the strongest first. The default is ours, for hundreds of pairs."""

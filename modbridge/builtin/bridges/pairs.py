@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -45,6 +46,7 @@ class Pairs:
         for rows in torch.split(self.rows, CHUNK):
             yield unit(self.text[rows[:, 0]].cpu().double()), unit(self.source[rows[:, 1]].cpu().double())
 
+    @cached_property
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean text and the mean source vector of the pairs, float64 (D,) each."""
         text = torch.zeros(self.text.shape[1], dtype=torch.float64)
@@ -56,7 +58,7 @@ class Pairs:
 
     def difference(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (D,) and covariance (D, D), divided by the number of pairs, of v - t."""
-        text, source = self.means()
+        text, source = self.means
         mean, covariance = source - text, torch.zeros(len(text), len(text), dtype=torch.float64)
         for t, v in self.chunks():
             off = v - t - mean
@@ -66,7 +68,7 @@ class Pairs:
     def scatter(self, x: Side) -> tuple[torch.Tensor, torch.Tensor, float]:
         """X'X and X'Y (D, D), sums over the pairs, of one side's vectors X and the other's Y less their means, and the
         trace of Y'Y."""
-        text, source = self.means()
+        text, source = self.means
         own, across = (torch.zeros(len(text), len(text), dtype=torch.float64) for _ in range(2))
         spread = 0.0
         for t, v in self.chunks():
@@ -102,7 +104,7 @@ class PairedMoments:
         within, across, spread = pairs.scatter("source")
         require_spread(float(within.trace()) / len(pairs), who, data.require_source(who))
         require_spread(spread / len(pairs), who, data.text)
-        text, source = pairs.means()
+        text, source = pairs.means
         return cls(source, text, within, across, len(pairs))
 
 
