@@ -367,7 +367,7 @@ class TestWork:
     ("arguments", "message"),
     [
         (["--vary", "bridg.type=identity,c3"], "no such field"),
-        (["--vary", "bridge.typo=1,2"], "no such field"),
+        (["--vary", "bridge.typo=1,2"], "--vary: bridge.typo: no such field"),
         (["--vary", "bridge.type=identity", "--vary", "bridge.type=c3"], "is varied twice"),
         (["--vary", "bridge=identity,c3", "--vary", "bridge.type=c3"], "is varied twice"),
         (["--vary", "seed=1,2", "--seeds", "2"], "is varied twice"),

@@ -62,7 +62,7 @@ class Reading:
         tree, marks, problems = self.tree, self.marks, list(self.problems)
         if variant is not None:
             tree, marks = _overlay("variants", variant, tree, marks, problems)
-        tree, marks = apply_sets(tree, marks, point, problems)
+        tree, marks = apply_sets(tree, marks, point, problems, said_by="--vary")
         tree, given = interpolate(tree, marks, problems)
         document = Document(tree, marks, [file for file, _ in self.files], given, self.files[0][1])
         if problems:

@@ -52,10 +52,12 @@ def merge_marks(merged: Any, base: Marks, override: Marks) -> Marks:
     return marks
 
 
-def apply_sets(tree: dict[str, Any], marks: Marks, sets: Sequence[str], problems: list[Problem]) -> tuple[Any, Marks]:
+def apply_sets(
+    tree: dict[str, Any], marks: Marks, sets: Sequence[str], problems: list[Problem], said_by: str = "--set"
+) -> tuple[Any, Marks]:
     """`tree` with every `--set a.b.c=VALUE` laid over it as one override, so that their order does not matter.
 
-    Of two for the same field the later wins.
+    Of two for the same field the later wins. `said_by`: the option that gave them, for messages about their values.
     """
     wanted: dict[KeyPath, Any] = {}
     for text in sets:
@@ -68,10 +70,10 @@ def apply_sets(tree: dict[str, Any], marks: Marks, sets: Sequence[str], problems
         if place is None:
             continue
         value: Any = wanted[path]
-        over: Marks = {place[:end]: Mark("--set") for end in range(1, len(place)) if place[:end] not in marks}
-        over |= {(*place, *inner): Mark("--set") for inner in _paths(value, ())}
+        over: Marks = {place[:end]: Mark(said_by) for end in range(1, len(place)) if place[:end] not in marks}
+        over |= {(*place, *inner): Mark(said_by) for inner in _paths(value, ())}
         if place[-1] == "type":
-            over[place[:-1]] = Mark("--set")
+            over[place[:-1]] = Mark(said_by)
         for step in reversed(place):
             value = {step: value}
         tree = deep_merge(tree, value)
