@@ -10,11 +10,11 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from modbridge.errors import ArtefactError, DataError, ModbridgeError
+from modbridge.hub import from_hub
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.media import load_image
 from modbridge_clip.hf_clip_config import HfClipConfig
-from modbridge_clip.hub import from_hub
 from modbridge_clip.open_clip_encoder import check_vocabulary, lower_precision
 
 KINDS = ("clip", "siglip", "siglip2")

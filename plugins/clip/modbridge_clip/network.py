@@ -15,7 +15,7 @@ from open_clip.pretrained import download_pretrained_from_url
 from open_clip.transform import PreprocessCfg
 
 from modbridge.errors import ArtefactError, ConfigError, SetupError
-from modbridge_clip.hub import hub_file, require_network
+from modbridge.hub import hub_file, require_network
 from modbridge_clip.open_clip_config import RANDOM, OpenClipConfig, clean_tag
 
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modbridge.config.component import Affects
+from modbridge.config.contrastive import TrainConfig, WordsConfig
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError, SetupError
 from modbridge.spaces import Port, Space
@@ -22,41 +23,6 @@ MODALITIES = ("image", "text")
 RANDOM = "random"
 CLIP_VOCABULARY = 49408
 _WEIGHT_FILES = (".pt", ".pth", ".bin", ".safetensors", ".npz")
-
-
-class WordsConfig(BaseModel):
-    """A word-level vocabulary, learned from the training captions: lower-cased words, no punctuation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["words"]
-    min_count: int = Field(default=1, ge=1, description="rarer words become the unknown word")
-
-
-class TrainConfig(BaseModel):
-    """How the run trains the dual encoder. Defaults: those of CLIP (Radford et al. 2021, appendix F) where they do not
-    depend on its scale; epochs, batch size and warm-up are ours.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=256, ge=2)
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=0.2, ge=0)
-    warmup: int = Field(default=100, ge=0, description="steps of linear warm-up, before the cosine down to zero")
-    logit_scale: float | Literal["learned"] = Field(
-        default="learned",
-        description="the factor on cosines in the loss; a high fixed one (100) keeps the modality gap open, a learned "
-        "one lets it close",
-    )
-
-    @field_validator("logit_scale")
-    @classmethod
-    def _positive(cls, value: float | str) -> float | str:
-        if not isinstance(value, str) and value <= 0:
-            raise ValueError("the logit scale must be above 0, or the word 'learned'")
-        return value
 
 
 class OpenClipConfig(EncoderConfig):

@@ -12,18 +12,19 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
+from modbridge.config.contrastive import WordsConfig
+from modbridge.contrastive import Captions, Media, train_dual_encoder
 from modbridge.errors import ArtefactError, DataError
+from modbridge.hub import hub_file
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
 from modbridge.media import load_image
 from modbridge.training import derived_seed
-from modbridge_clip.contrastive import Captions, Images, train_dual_encoder
-from modbridge_clip.hub import hub_file
+from modbridge.words import WordTokenizer
 from modbridge_clip.network import build_network, find_weights, load_weights, preprocess_config
-from modbridge_clip.open_clip_config import CLIP_VOCABULARY, OpenClipConfig, WordsConfig
-from modbridge_clip.words import WordTokenizer
+from modbridge_clip.open_clip_config import CLIP_VOCABULARY, OpenClipConfig
 
 _MODEL_FILE, _WORDS_FILE = "open_clip_config.json", "vocabulary.json"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,9 +90,20 @@ class OpenClipEncoder(Encoder[OpenClipConfig]):
             self._take_words(WordTokenizer.learn(every, self.config.tokenizer.min_count, length))
         self._build(derived_seed("open_clip", "train", fitting.seed), quick_gelu=False)
         self._prepare_images({})
-        images = Images(len(keys), lambda row: self.prepare(source.media(row), "image"), fitting)
-        captions = Captions.of(texts, keys, self._tokens)
-        train_dual_encoder(self._built(), images, captions, keys, train, fitting, self.device)
+        network: Any = self._built()
+        train_dual_encoder(
+            "open_clip",
+            network,
+            encode_media=network.encode_image,
+            encode_text=network.encode_text,
+            logit_scale=network.logit_scale,
+            media=Media(len(keys), lambda row: self.prepare(source.media(row), "image"), fitting, "images"),
+            captions=Captions.of(texts, keys, self._tokens),
+            keys=keys,
+            config=train,
+            fitting=fitting,
+            device=self.device,
+        )
         return None
 
     def modules(self) -> dict[str, torch.nn.Module]:

@@ -265,7 +265,7 @@ def test_a_cached_model_is_used_offline(twins: tuple[Path, Path], tmp_path: Path
     (repo / "refs" / "main").write_text("abc")
     code = (
         "from modbridge.testing import build\n"
-        "from modbridge_clip.hub import hub_file\n"
+        "from modbridge.hub import hub_file\n"
         "encoder = build('encoder', {'type': 'hf_clip', 'model': 'someone/tiny'})\n"
         "assert encoder.config.emits('text').space.dim == 16\n"
         "assert encoder.config.emits('text').space.id == 'hf/someone/tiny'\n"

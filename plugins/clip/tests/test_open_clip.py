@@ -15,12 +15,12 @@ import open_clip
 import pytest
 import torch
 from modbridge_clip import network
-from modbridge_clip.contrastive import Captions
 from open_clip.transform import image_transform
 from PIL import Image
 from safetensors.torch import save_file
 
 from modbridge.config.kinds import SourceConfig
+from modbridge.contrastive import Captions
 from modbridge.errors import ArtefactError, ConfigError, DataError, SetupError
 from modbridge.interfaces.source import Source
 from modbridge.testing import MemoryFitting, build, build_config
@@ -420,5 +420,5 @@ def test_many_images_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) ->
         return dict(encoder.tensors())
 
     kept = fitted()
-    monkeypatch.setattr("modbridge_clip.contrastive._KEPT_BYTES", 10)
+    monkeypatch.setattr("modbridge.contrastive._KEPT_BYTES", 10)
     assert all(torch.equal(kept[name], value) for name, value in fitted().items())

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from modbridge.config.contrastive import TrainConfig
 from modbridge.errors import DataError
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
 from modbridge.training import Batches, train, warmup_then
-from modbridge_clip.open_clip_config import TrainConfig
 
 _HIGHEST_SCALE = math.log(100.0)
 _KEPT_BYTES = 2**30
@@ -49,16 +48,17 @@ class Captions:
         return self.tokens[self.first[rows] + chosen]
 
 
-class Images:
-    """The training items' prepared images: kept in memory if they take 1 GiB at most, else read per batch."""
+class Media:
+    """The training items' prepared media, tensors of one shape: kept in memory if they take 1 GiB at most, else read
+    batch by batch. `what` they are is for the progress line."""
 
-    def __init__(self, count: int, prepare: Callable[[int], torch.Tensor], fitting: Fitting) -> None:
+    def __init__(self, count: int, prepare: Callable[[int], torch.Tensor], fitting: Fitting, what: str) -> None:
         self._prepare = prepare
         first = prepare(0)
         self._kept: torch.Tensor | None = None
         if count * first.numel() * first.element_size() <= _KEPT_BYTES:
             kept = torch.empty((count, *first.shape), dtype=first.dtype)
-            with fitting.progress("preparing images", count) as progress:
+            with fitting.progress(f"preparing {what}", count) as progress:
                 for row in range(count):
                     kept[row] = prepare(row)
                     progress.advance()
@@ -71,30 +71,36 @@ class Images:
 
 
 def train_dual_encoder(
+    label: str,
     network: torch.nn.Module,
-    images: Images,
+    *,
+    encode_media: Callable[[torch.Tensor], torch.Tensor],
+    encode_text: Callable[[torch.Tensor], torch.Tensor],
+    logit_scale: torch.nn.Parameter,
+    media: Media,
     captions: Captions,
     keys: Sequence[str],
     config: TrainConfig,
     fitting: Fitting,
     device: torch.device,
 ) -> None:
-    """Train `network` in place: every image against every caption of its batch, both ways.
+    """Train `network`, which stands on `device`, in place: every item against every caption of its batch, both ways.
 
-    AdamW with betas (0.9, 0.98) and epsilon 1e-6, no decay on biases, gains and the scale; cosine schedule.
+    `encode_media` and `encode_text` give a batch's vectors (B, D), of any norm; `logit_scale` is the network's own
+    parameter, the logarithm of the factor on cosines. AdamW with betas (0.9, 0.98) and epsilon 1e-6, no decay on
+    biases, gains and the scale; cosine schedule.
     """
     if len(keys) < 2:
         raise DataError(f"found {len(keys)} training items; contrastive training needs at least two.")
-    model: Any = network.to(device)
     fixed = config.logit_scale if not isinstance(config.logit_scale, str) else None
     if fixed is not None:
         with torch.no_grad():
-            model.logit_scale.fill_(math.log(fixed))
-    trained = [(name, p) for name, p in network.named_parameters() if not (fixed is not None and name == "logit_scale")]
+            logit_scale.fill_(math.log(fixed))
+    trained = [p for p in network.parameters() if fixed is None or p is not logit_scale]
     optimiser = torch.optim.AdamW(
         [
-            {"params": [p for _, p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=config.lr,
         betas=(0.9, 0.98),
@@ -106,16 +112,16 @@ def train_dual_encoder(
     def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
         if fixed is None:
             with torch.no_grad():
-                model.logit_scale.clamp_(max=_HIGHEST_SCALE)  # as CLIP does: 100 at most
-        image = normalize(model.encode_image(images.batch(rows).to(device)), dim=-1)
-        text = normalize(model.encode_text(captions.drawn(rows, keys, fitting.seed, epoch).to(device)), dim=-1)
-        scale = fixed if fixed is not None else model.logit_scale.exp()
-        logits = scale * image @ text.T
+                logit_scale.clamp_(max=_HIGHEST_SCALE)  # as CLIP does: 100 at most
+        one = normalize(encode_media(media.batch(rows).to(device)), dim=-1)
+        text = normalize(encode_text(captions.drawn(rows, keys, fitting.seed, epoch).to(device)), dim=-1)
+        scale = fixed if fixed is not None else logit_scale.exp()
+        logits = scale * one @ text.T
         pairs = torch.arange(len(rows), device=device)
         return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
 
     train(
-        "open_clip",
+        label,
         modules={"network": network},
         optimiser=optimiser,
         batches=batches,
