@@ -19,6 +19,7 @@ KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metri
 FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("encoder", "open_clip"): "modbridge-clip",
     ("encoder", "hf_clip"): "modbridge-clip",
+    ("encoder", "hf_clap"): "modbridge-clap",
     ("source", "coco_captions"): "modbridge-clip",
     ("source", "flickr30k"): "modbridge-clip",
     ("prior", "ddpm"): "modbridge-diffusion",
