@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 # Columns that say which row it is, then measures, in the order of display.
-NAMES = ("row", "figures", "bridge", "fields", "augment", "select", "seed")
+NAMES = ("row", "figures", "bridge", "fields", "augment", "training", "select", "seed")
 MEASURES = (
     "gap_norm",
     "paired_cosine",

@@ -57,7 +57,12 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     bridged = _crossing(config.bridge, source, text, "bridge", problems)
     where = "augment" if config.augment else "bridge"
     trained = text
-    if config.augment or len(problems) == before:  # else one misfit would be told of both sides
+    if config.supervised:
+        trained = bridged
+        if config.augment is not None:
+            message = "prepares text vectors, and decoder_input: source trains the decoder on media"
+            problems.append(Problem("augment", message, hint="leave `augment` out, or decoder_input"))
+    elif config.augment or len(problems) == before:  # else one misfit would be told of both sides
         trained = _attempt(lambda: config.augmenter.augments(text), text, where, problems)
     for path, bridge in [("bridge", config.bridge), ("augment", config.augment)]:
         if bridge is not None:
@@ -110,6 +115,11 @@ def _unpaired(config: PipelineConfig) -> list[Problem]:
     if config.data.unpaired is None:
         return []
     found = []
+    if config.supervised:
+        message = "trains on media with their captions, and data.unpaired gives media that no text belongs to"
+        found.append(Problem("decoder_input", f"{config.decoder_input!r} {message}"))
+    if config.data.pairs is not None:
+        found.append(Problem("data.pairs", "says how many pairs are known, and with data.unpaired there are none"))
     bridges = [("bridge", config.bridge), ("augment", config.augment)]
     bridges += [(f"gap.bridges.{i}", bridge) for i, bridge in enumerate(config.gap.bridges)]
     for path, bridge in bridges:

@@ -29,7 +29,7 @@ def command(state: State, asked: Asked, as_json: bool) -> None:
             "cell": cell.label,
             "encoder": cell.config.encoder.type,
             "bridge": cell.config.bridge.title,
-            "augment": cell.config.augmenter.augments_by,
+            "augment": "supervised" if cell.config.supervised else cell.config.augmenter.augments_by,
             "decoder": cell.config.decoder.type if cell.config.decoder else None,
             "source": str(cell.plan.source),
             "text": str(cell.plan.text),

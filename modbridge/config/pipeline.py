@@ -44,6 +44,10 @@ class DataConfig(_Section):
     that need pairs are refused."""
     test: Annotated[SourceConfig | None, Part("source")] = None
     """Held-out items to caption and to measure on. May be left out when `gap.fit` splits the training source."""
+    pairs: Annotated[int, Field(ge=1)] | None = None
+    """Only so many items of `train`, drawn by the run's seed (the first of a larger draw are those of a smaller one),
+    are known as pairs to bridges that need pairs and to `decoder_input: source`; the texts and media of the others
+    serve unpaired. null: all."""
     validation: Annotated[SourceConfig | None, Part("source")] = None
     """Items of the training domain, apart from both, by which `select` chooses the decoder's weights."""
 
@@ -150,6 +154,10 @@ class PipelineConfig(_Section):
     """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
     decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
     """Reads vectors out as text. May be left out for gap measurements."""
+    decoder_input: Literal["text", "source"] = "text"
+    """What the decoder is trained on. "text": vectors of the training captions, as the augmenter gives them; no medium
+    is seen (zero-shot captioning). "source": vectors of the training media, carried across by `bridge`, with their
+    captions (fully supervised captioning; takes pairs, and no `augment`)."""
     select: SelectConfig = SelectConfig()
     """Which weights of the decoder's training are kept."""
     metrics: Annotated[list[MetricConfig], Part("metric")] = []
@@ -180,8 +188,13 @@ class PipelineConfig(_Section):
 
     @property
     def selects_with_pairs(self) -> bool:
-        """Whether choosing the decoder's weights takes media with their captions."""
+        """Whether choosing the decoder's weights takes media with their captions, by a metric on what it writes."""
         return self.selected_by not in (LAST, TEXT_LOSS)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the decoder is trained on media."""
+        return self.decoder is not None and self.decoder_input == "source"
 
 
 def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[Problem]) -> PipelineConfig | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from modbridge.config.kinds import SourceConfig
@@ -18,6 +18,10 @@ class Source(ABC, Generic[SourceConfigT]):
     Everything is asked for by row, so a source of a million files costs a list of names. Nothing is read before
     `media(i)` is called, which may happen in a worker process.
     """
+
+    skipped: Sequence[str] = ()
+    """The items that are listed but were left out because their files are missing (`missing: skip`); every table says
+    how many."""
 
     def __init__(self, config: SourceConfigT) -> None:
         self.config = config

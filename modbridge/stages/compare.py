@@ -22,11 +22,11 @@ from modbridge.ranking import group_of, ranked
 from modbridge.resampling import HARMONIC_MEAN, Estimate, Replicate, estimates
 from modbridge.stages.cross import held_out
 from modbridge.stages.fit_bridge import fit_notes, fitted_bridge
-from modbridge.stages.fit_decoder import required_decoder
+from modbridge.stages.fit_decoder import augments, required_decoder
 from modbridge.stages.gap import splits
 from modbridge.stages.gap_measures import gap_measures
 from modbridge.stages.run import common_axes, require_held_out
-from modbridge.stages.score import measured, require_texts, scored, scores
+from modbridge.stages.score import data_notes, measured, require_texts, scored, scores
 from modbridge.stages.select import needs, require_selection
 from modbridge.tables import MEASURES, Row, add_gap_closed, is_number
 
@@ -97,7 +97,7 @@ def _vectors(session: Session, cell: Cell, seed: int, split: Any) -> tuple[Repli
     row: Row = {**cell.varied, "cell": cell.label, "bridge": config.bridge.title, "needs": needs(cell), "seed": seed}
     if split is not None and has_weights(config.bridge):
         row["needs"] = [*row["needs"], WEIGHTS]
-    row["notes"] = fit_notes(session, cell, config.bridge, split.fit if split else None)
+    row["notes"] = fit_notes(session, cell, config.bridge, split.fit if split else None) | data_notes(session, cell)
     row |= {"n": len(source), **gap.columns}
     return Replicate(seed, gap.columns, gap.items, _ids(session, cell, source.keys)), row
 
@@ -252,7 +252,7 @@ def _table_row(
     oracle = config.evaluate.input == "text"
     line: Row = {"row": row.label, "bridge": "oracle" if oracle else config.bridge.title}
     if config.decoder is not None:
-        line |= {"augment": config.augmenter.augments_by, "decoder": config.decoder.type}
+        line |= {"augment": augments(row.cells[0]), "decoder": config.decoder.type}
     line |= {name: value for name, value in row.cells[0].varied.items() if name != "seed"}
     given = pairs[0][1]["needs"] if pairs else needs(row.cells[0])
     line |= group_of(given, oracle)

@@ -13,9 +13,10 @@ import torch
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import TRAINING_LOG, Session, StageFitting
 from modbridge.config.kinds import BridgeConfig
-from modbridge.errors import ConfigError, Problem
+from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext
+from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_encoder import plan_of
@@ -68,7 +69,9 @@ def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | 
         raise ConfigError([Problem("bridge", f"{config.type!r} needs {sorted(unknown)}; known: text, source, pairs")])
     plan = plan_of(session, cell)
     spaces = [plan.source.to_json(), plan.text.to_json()]
-    given = [_inputs(session, cell, config), rows and rows.name]
+    given: list[Any] = [_inputs(session, cell, config), rows and rows.name]
+    if "pairs" in config.needs and cell.config.data.pairs is not None:
+        given.append(cell.config.data.pairs)
     return stable_hash([config.key_fields(), session.revisions(config, "bridge"), given, spaces, cell.config.seed])
 
 
@@ -102,7 +105,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
                 return
             text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)
             source = train_vectors(session, cell, modality, rows) if "source" in given else None
-            pairs = pair_rows(text, source) if "pairs" in config.needs and source is not None else None
+            pairs = pair_rows(cell, text, source) if "pairs" in config.needs and source is not None else None
             fitting = StageFitting(session, work, cell.config.seed, label)
             with session.guard(config, "bridge", "it was fitted"):
                 bridge.fit(FitData(text, source, pairs), fitting)
@@ -118,9 +121,24 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
     return session.remember(f"bridge {key} {memory}", make, among="bridge", most=KEPT)
 
 
-def pair_rows(text: Embeddings, source: Embeddings) -> torch.Tensor:
-    """For each text the row of its item among the source vectors, int64 (N,); -1 where the item was left out."""
+def pair_rows(cell: Cell, text: Embeddings, source: Embeddings) -> torch.Tensor:
+    """For each text the row of its item among the source vectors, int64 (N,); -1 where the item was left out, and where
+    `data.pairs` does not let the pair be known.
+
+    Raises DataError if there are fewer items than pairs are asked for.
+    """
     rows = {key: i for i, key in enumerate(source.keys)}
+    known = cell.config.data.pairs
+    if known is not None:
+        texts = {key.rsplit("#", 1)[0] for key in text.keys}
+        whole = [key for key in source.keys if key in texts]
+        if len(whole) < known:
+            raise DataError(
+                f"data.pairs: {known}, but only {len(whole)} training items have a text and a {source.port.modality} "
+                f"vector. Ask for fewer, or leave it out to take all."
+            )
+        order = Draw.of(whole, cell.config.seed).named("pairs").bits(1)[:, 0].argsort()[:known]
+        rows = {whole[i]: rows[whole[i]] for i in order.tolist()}
     return torch.tensor([rows.get(key.rsplit("#", 1)[0], -1) for key in text.keys], dtype=torch.int64)
 
 

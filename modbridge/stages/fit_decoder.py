@@ -1,4 +1,5 @@
-"""Stage fit_decoder: learn to write captions from text vectors, as the augmenter gives them. No medium is seen."""
+"""Stage fit_decoder: learn to write captions from text vectors, as the augmenter gives them. No medium is seen, unless
+`decoder_input: source` asks for supervised training on the media's vectors, as the bridge gives them."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.kinds import DecoderConfig
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.weights import weights_folder
-from modbridge.errors import ConfigError, PluginError, Problem
+from modbridge.errors import ConfigError, DataError, PluginError, Problem
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import Judge, TextVectors
 from modbridge.spaces import Embeddings
-from modbridge.stages.embed import embed_key, embeddings
-from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
+from modbridge.stages.embed import embed_key, embeddings, left_out
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
 from modbridge.store.artefact import load_component, load_weights
@@ -58,13 +59,17 @@ def decoder_key(session: Session, cell: Cell) -> str:
     """What decides a fitted decoder: its fields, the training texts and their vectors as the augmenter gives them, and
     what its weights are chosen by."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
+    taught: list[Any] = [augmenter.key_fields("augment"), _draws(cell)]
+    if cell.config.supervised:
+        modality = cell.config.data.train.modality
+        media = [embed_key(session, cell, "train", modality), left_out(session, cell, "train", modality)]
+        taught = ["supervised", augmenter.key_fields("cross"), *media, cell.config.data.pairs]
     return stable_hash(
         [
             config.key_fields(),
             session.revisions(config, "decoder"),
             bridge_key(session, cell, augmenter),
-            augmenter.key_fields("augment"),
-            _draws(cell),
+            *taught,
             embed_key(session, cell, "train", "text"),
             cell.config.seed,
             *selection_key(session, cell),
@@ -81,6 +86,10 @@ def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[A
     if config.selects_with_pairs:
         return metric_judge(session, cell, decoder)
     text = validation_text(session, cell)
+    if config.supervised:
+        vectors = on_media(bridge, text, embeddings(session, cell, SPLIT, config.data.train.modality), config.seed)
+        targets = texts_of(session, cell, vectors.embeddings.keys, SPLIT)
+        return Judge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
     targets = texts_of(session, cell, text.keys, SPLIT)
     # As the augmenter gives them, with noise that stays the same: losses of two epochs can be compared.
     vectors = augmented(bridge, text, config.seed, None if _draws(cell) is None else 1)
@@ -105,7 +114,7 @@ def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
 
 
 def _draws(cell: Cell) -> int | str | None:
-    return cell.config.augment_draws if cell.config.augmenter.augments_by not in ("none", "shift") else None
+    return cell.config.augment_draws if augments(cell) not in ("none", "shift", "supervised") else None
 
 
 def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
@@ -121,7 +130,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             artefact=_artefact(session, config, key),
         )
         decoder: Decoder[Any] = session.build(config, "decoder", context)
-        label = f"{config.type} on {augmenter.type}/{augmenter.augments_by}"
+        label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:
             data = embed_key(session, cell, "train", "text")
@@ -131,9 +140,15 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
                 session.save(decoder, "decoder", out, **origin)
                 return
             text = embeddings(session, cell, "train", "text")
-            targets = texts_of(session, cell, text.keys)
             bridge = fitted_bridge(session, cell, augmenter).bridge
-            vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
+            if cell.config.supervised:
+                media = embeddings(session, cell, "train", cell.config.data.train.modality)
+                rows = pair_rows(cell, text, media)
+                known = (rows >= 0).nonzero().flatten().tolist()
+                vectors = on_media(bridge, text.select(known), media, cell.config.seed)
+            else:
+                vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
+            targets = texts_of(session, cell, vectors.embeddings.keys)
             judge = _judge(session, cell, decoder, bridge)
             fitting = StageFitting(session, work, cell.config.seed, label, judge)
             with session.guard(config, "decoder", "it was fitted"):
@@ -167,6 +182,29 @@ def texts_of(session: Session, cell: Cell, keys: Sequence[str], split: str = "tr
         item, number = key.rsplit("#", 1)
         found.append(source.texts(rows[item])[int(number)])
     return found
+
+
+def augments(cell: Cell) -> str:
+    """What is done to the vectors that a cell's decoder is trained on: "supervised" where they are those of media."""
+    return "supervised" if cell.config.supervised else cell.config.augmenter.augments_by
+
+
+def on_media(bridge: Bridge[Any], text: Embeddings, media: Embeddings, seed: int) -> TextVectors:
+    """Training vectors for supervised training: to each text (N) the vector of its item among `media`, carried across.
+
+    Texts whose item has no vector are left out. Raises DataError if none is left.
+    """
+    rows = {key: i for i, key in enumerate(media.keys)}
+    kept = [i for i, key in enumerate(text.keys) if key.rsplit("#", 1)[0] in rows]
+    if not kept:
+        raise DataError(
+            f"none of the {len(text)} captions belongs to one of the {len(media)} {media.port.modality} vectors: "
+            f"supervised training takes pairs. Give items with both, or set decoder_input: text."
+        )
+    texts = text.select(kept)
+    at = torch.tensor([rows[key.rsplit("#", 1)[0]] for key in texts.keys], device=media.values.device)
+    values = bridge.cross(media, seed).values
+    return TextVectors(texts, lambda batch, epoch: values[at[torch.as_tensor(batch, device=at.device)]].clone())
 
 
 def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str | None) -> TextVectors:

@@ -23,7 +23,7 @@ from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosi
 from modbridge.stages.cross import Split, held_out
 from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
 from modbridge.stages.gap_measures import GapMeasures, gap_measures
-from modbridge.stages.score import chosen, require_texts
+from modbridge.stages.score import chosen, data_notes, require_texts
 from modbridge.stages.similarity import similarity
 from modbridge.tables import Row, summarise
 
@@ -116,7 +116,7 @@ def _entry(session: Session, cell: Cell, bridge: BridgeConfig, others: Sequence[
     measures, runs = [], []
     for seed, split in splits(session, cell):
         found = gap_measures(session, cell, bridge, split)
-        name["notes"] = fit_notes(session, cell, bridge, split.fit if split else None)
+        name["notes"] = fit_notes(session, cell, bridge, split.fit if split else None) | data_notes(session, cell)
         measures.append((split, found))
         one = {} if split is None else {"split": seed}
         open_steps = chosen(session, cell, bridge, "cross", split.fit if split else None)

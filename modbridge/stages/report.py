@@ -7,7 +7,6 @@ predictions.jsonl, table.json, table.md, figures/, report.html and artefacts/.
 from __future__ import annotations
 
 import html
-import io
 import json
 import os
 import shutil
@@ -25,13 +24,13 @@ from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge.figures import Clouds, draw_clouds
 from modbridge.geometry import Statistics, unit
-from modbridge.media import load_image
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
+from modbridge.stages.samples import samples_html
 from modbridge.stages.score import references
 from modbridge.stages.select import needs
 from modbridge.store.keys import stable_hash
@@ -43,10 +42,8 @@ MARKER = ".modbridge"
 FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
 FITTED = ("encoder", "augmenter", "bridge", "decoder")
 RUN_SCHEMA = 1
-SAMPLES = 12
 CLOUD = 500
 CLOUDS = "clouds.png"
-SAMPLE_WIDTH = 128
 
 
 def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], table: Sequence[Row], out: Path) -> Path:
@@ -275,48 +272,16 @@ def _html(
         name=html.escape(cell.config.name),
         table=as_html(*beside(table, cell.config.reported, cell.config.name)),
         clouds=inline_png(clouds),
-        samples=_samples(session, experiment, generations),
+        samples=samples_html(session, experiment, generations),
         config=html.escape(cell.document.text),
     )
-
-
-def _samples(session: Session, experiment: Experiment, generations: Mapping[str, Generated]) -> str:
-    cell = experiment.first
-    if cell.config.data.train.modality != "image":
-        return ""
-    source = session.source(cell.config.data.test or cell.config.data.train)
-    rows = {key: i for i, key in enumerate(source.keys())}
-    captions = {
-        label: {decoded.key: decoded.text for decoded in generation.predictions}
-        for label, generation in generations.items()
-    }
-    keys = [decoded.key for decoded in next(iter(generations.values())).predictions][:SAMPLES]
-    parts = []
-    for key in keys:
-        try:
-            image = load_image(source.media(rows[key])).copy()
-        except DataError:
-            continue  # text-only sources have captions to show, but no pictures
-        image.thumbnail((256, 256))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        lines = "".join(
-            f"<tr><th>{html.escape(label)}</th><td>{html.escape(found.get(key, '-'))}</td></tr>"
-            for label, found in captions.items()
-        )
-        truth = "; ".join(source.texts(rows[key]))
-        parts.append(
-            f"<div class='sample'><img src='{inline_png(buffer.getvalue())}' width='{SAMPLE_WIDTH}' "
-            f"alt='{html.escape(key)}'>"
-            f"<table><tr><th>references</th><td>{html.escape(truth)}</td></tr>{lines}</table></div>"
-        )
-    return "".join(parts)
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name} - modbridge</title>
 <style>
 {style}.sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
+.sample audio {{ flex: none; width: 240px }}
 .sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }}
 .sample table {{ margin: 0; font-size: 13px }}
 .sample th {{ font-weight: 600; color: #555; white-space: nowrap }}

@@ -20,7 +20,7 @@ from modbridge.stages.fit_encoder import encoder
 from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
 from modbridge.stages.score import require_texts, scored
-from modbridge.stages.select import require_selection
+from modbridge.stages.select import needs, require_selection
 from modbridge.tables import Row, add_gap_closed, summarise
 
 
@@ -92,8 +92,8 @@ def _partly(session: Session, cell: Cell, reach: int) -> None:
     modality = cell.config.data.train.modality
     if reach >= STAGES.index("embed"):
         media = {
-            "train": bool({"source", "pairs"} & (cell.config.bridge.needs | cell.config.augmenter.needs)),
-            "validation": cell.config.selects_with_pairs,
+            "train": bool({"source", "pairs"} & set(needs(cell))),
+            "validation": cell.config.selects_with_pairs or cell.config.supervised,
             "test": True,
         }
         for split, wanted in media.items():

@@ -15,8 +15,10 @@ from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.measures import gap_row
-from modbridge.stages.cross import Crossed, Split, crossed
+from modbridge.stages.cross import Crossed, Split, crossed, held_out_from
+from modbridge.stages.embed import left_out
 from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
+from modbridge.stages.fit_decoder import augments
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.select import chosen_by, needs
 from modbridge.store.artefact import read_manifest, write_manifest
@@ -137,6 +139,7 @@ def scored(session: Session, cell: Cell) -> dict[str, Any]:
     notes |= dict.fromkeys(lost, "the metric gave no finite number")
     for bridge in (cell.config.bridge, cell.config.augmenter):
         notes |= fit_notes(session, cell, bridge)
+    notes |= data_notes(session, cell)
     by, pairs = chosen_by(cell)
     if pairs:
         notes["select"] = f"by {by}, on validation media with their captions: it takes pairs"
@@ -167,11 +170,42 @@ def identity(cell: Cell) -> dict[str, Any]:
         **cell.varied,
         "cell": cell.label,
         "bridge": "oracle" if oracle else cell.config.bridge.title,
-        "augment": cell.config.augmenter.augments_by,
+        "augment": augments(cell),
+        "training": training(cell),
         "select": chosen_by(cell)[0],
         "needs": needs(cell),
         "seed": cell.config.seed,
     }
+
+
+def training(cell: Cell) -> str:
+    """What captioner and bridges learnt from: "captioner text-only, bridge paired"."""
+    config = cell.config
+    taken = config.bridge.needs if config.supervised else config.bridge.needs | config.augmenter.needs
+    kinds = {"pairs": "paired", "source": "unpaired", "text": "text-only"}
+    bridge = next((word for need, word in kinds.items() if need in taken), "untrained")
+    return f"captioner {'paired' if config.supervised else 'text-only'}, bridge {bridge}"
+
+
+def data_notes(session: Session, cell: Cell) -> dict[str, str]:
+    """What a reader of a table must know of the items: how many are missing or unreadable, how many pairs are known."""
+    notes = {}
+    data = cell.config.data
+    for split in ("train", "validation", "test"):
+        config = getattr(data, split)
+        if config is None:
+            continue
+        source = session.source(config)
+        absent = f"{len(source)} of {len(source) + len(source.skipped)} items: the files of the others are missing"
+        if source.skipped:
+            notes[f"data.{split}"] = f"{absent} (the first {source.skipped[0]})"
+    modality = data.train.modality
+    unread = left_out(session, cell, held_out_from(cell, None), modality)
+    if unread:
+        notes["unreadable"] = f"{len(unread)} {modality} items could not be read and were left out ({unread[0]} ...)"
+    if data.pairs is not None and "pairs" in needs(cell):
+        notes["data.pairs"] = f"{data.pairs} training items are known as pairs"
+    return notes
 
 
 def _number(value: float | None) -> float | None:

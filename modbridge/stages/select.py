@@ -32,7 +32,9 @@ def needs(cell: Cell | Misfit) -> list[str]:
     """Which data a cell's bridges take to be fitted, its decoder to be trained and to be chosen; for the tables."""
     config = cell.config
     found = set(config.bridge.needs)
-    if config.decoder is not None:
+    if config.supervised:
+        found |= {"text", "source", "pairs"}
+    elif config.decoder is not None:
         found |= config.augmenter.needs | {"text"}
     return sorted(found) + ([SELECTION] if chosen_by(cell)[1] else [])
 
@@ -98,7 +100,10 @@ def selection_key(session: Session, cell: Cell) -> list[Any]:
         return []
     common = [config.select.every, config.select.items]
     if config.selected_by == TEXT_LOSS:
-        return [TEXT_LOSS, *common, embed_key(session, cell, SPLIT, "text")]
+        media = []
+        if config.supervised:
+            media = [embed_key(session, cell, SPLIT, config.data.train.modality), *_crossing_key(session, cell)]
+        return [TEXT_LOSS, *common, embed_key(session, cell, SPLIT, "text"), *media]
     assert config.data.validation is not None
     assert config.decoder is not None
     metric, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)

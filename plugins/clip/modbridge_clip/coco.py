@@ -27,7 +27,6 @@ class Photographs(Source[ConfigT]):
         super().__init__(config)
         self.path = Path(config.captions).expanduser()
         self.folder = None if config.images is None else Path(config.images).expanduser()
-        self.skipped: list[str] = []
         entries = read_captions(self.path, *config.reading())
         self._files: dict[str, str] = {}
         if self.folder is not None:

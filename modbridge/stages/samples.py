@@ -1,0 +1,79 @@
+"""The samples of a report: held-out items to see or to hear, with what every row wrote of them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import wave
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from modbridge.assembly.experiment import Experiment
+from modbridge.assembly.session import Session
+from modbridge.errors import DataError
+from modbridge.media import load_image
+from modbridge.stages.generate import Generated
+from modbridge.stages.pages import inline_png
+
+SAMPLES = 12
+IMAGE_WIDTH = 128
+_LARGEST = 256  # pixels a side
+_RATE, _SECONDS = 16_000, 10  # of a sound in a page
+
+
+def samples_html(session: Session, experiment: Experiment, generations: Mapping[str, Generated]) -> str:
+    """The first held-out items, those of them that can be read."""
+    cell = experiment.first
+    source = session.source(cell.config.data.test or cell.config.data.train)
+    rows = {key: i for i, key in enumerate(source.keys())}
+    captions = {
+        label: {decoded.key: decoded.text for decoded in generation.predictions}
+        for label, generation in generations.items()
+    }
+    keys = [decoded.key for decoded in next(iter(generations.values())).predictions][:SAMPLES]
+    parts = []
+    for key in keys:
+        try:
+            medium = _medium(source.media(rows[key]), source.modality, key)
+        except DataError:
+            continue  # text-only sources have captions to show, but no media
+        lines = "".join(
+            f"<tr><th>{html.escape(label)}</th><td>{html.escape(found.get(key, '-'))}</td></tr>"
+            for label, found in captions.items()
+        )
+        truth = html.escape("; ".join(source.texts(rows[key])))
+        table = f"<table><tr><th>references</th><td>{truth}</td></tr>{lines}</table>"
+        parts.append(f"<div class='sample'>{medium}{table}</div>")
+    return "".join(parts)
+
+
+def _medium(item: Any, modality: str, key: str) -> str:
+    """An item as HTML; its key where there is no way to show its modality."""
+    name = html.escape(key)
+    if modality == "image":
+        image = load_image(item).copy()
+        image.thumbnail((_LARGEST, _LARGEST))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return f"<img src='{inline_png(buffer.getvalue())}' width='{IMAGE_WIDTH}' alt='{name}'>"
+    if modality == "audio":
+        sound = base64.b64encode(_wav(item)).decode("ascii")
+        return f"<audio controls src='data:audio/wav;base64,{sound}' title='{name}'></audio>"
+    return f"<span>{name}</span>"
+
+
+def _wav(item: Any) -> bytes:
+    """The beginning of a clip as 16-bit WAV."""
+    from modbridge.audio import load_audio  # an extra, which whoever embedded sounds has
+
+    samples = load_audio(item, _RATE)[: _RATE * _SECONDS]
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
