@@ -56,7 +56,8 @@ class SelectConfig(_Section):
     """Which weights of the decoder's training are kept."""
 
     by: str | None = None
-    """"text_loss": those with the best loss on validation captions, of which no medium is seen. "last": those after the
+    """"text_loss": those with the best loss on validation captions, of which no medium is seen (but under
+    `decoder_input: source`, where it is the loss given their media). "last": those after the
     last step. A metric or one of its columns ("meteor", "bleu_4"): those that caption validation media best, as the
     authors of Diffusion Bridge choose; that takes pairs, and every table row says so. null: "text_loss" where
     `data.validation` is given, else "last"."""
@@ -188,8 +189,13 @@ class PipelineConfig(_Section):
 
     @property
     def selects_with_pairs(self) -> bool:
-        """Whether choosing the decoder's weights takes media with their captions, by a metric on what it writes."""
+        """Whether choosing the decoder's weights takes a metric on media with their captions."""
         return self.selected_by not in (LAST, TEXT_LOSS)
+
+    @property
+    def selects_on_media(self) -> bool:
+        """Whether choosing the decoder's weights takes media with their captions, by a metric or by the loss."""
+        return self.selects_with_pairs or (self.supervised and self.selected_by == TEXT_LOSS)
 
     @property
     def supervised(self) -> bool:

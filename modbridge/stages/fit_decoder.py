@@ -109,7 +109,7 @@ def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
         )
     step = lines[-1]["best_step"]
     value = next(line["value"] for line in lines if line["step"] == step)
-    found = {"by": fitting.judge.name, "value": value, "step": step, "pairs": cell.config.selects_with_pairs}
+    found = {"by": fitting.judge.name, "value": value, "step": step, "pairs": cell.config.selects_on_media}
     return {"selection": found}
 
 

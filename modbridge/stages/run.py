@@ -93,7 +93,7 @@ def _partly(session: Session, cell: Cell, reach: int) -> None:
     if reach >= STAGES.index("embed"):
         media = {
             "train": bool({"source", "pairs"} & set(needs(cell))),
-            "validation": cell.config.selects_with_pairs or cell.config.supervised,
+            "validation": cell.config.selects_on_media,
             "test": True,
         }
         for split, wanted in media.items():

@@ -46,7 +46,7 @@ def chosen_by(cell: Cell | Misfit) -> tuple[str, bool]:
     if config.decoder is not None and config.decoder.weights is not None:
         kept = kept_selection(config.decoder.weights)
         return str(kept.get("by", LAST)), bool(kept.get("pairs", False))
-    return config.selected_by, config.selects_with_pairs
+    return config.selected_by, config.selects_on_media
 
 
 def require_selection(session: Session, cell: Cell) -> None:
