@@ -7,115 +7,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import DecoderConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
+from modbridge_captioning.blocks import (
+    CAPTIONS,
+    Count,
+    FreshLm,
+    Generate,
+    Lora,
+    Mapper,
+    MlpMapper,
+    Prompt,
+    Retrieval,
+    SoftPromptMapper,
+)
 
 WORDS = "words"
-
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Block(BaseModel):
-    """A group of fields inside a component's config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class FreshLm(Block):
-    """A GPT-2 with random weights, to be trained from nothing; the fields are those of transformers' `GPT2Config`.
-
-    `n_layer`: transformer blocks. `n_head`: attention heads of each. `n_embd`: width of the embeddings.
-    `n_positions`: room for prefix and caption together; 64 is ours (GPT-2: 1024).
-    `n_inner`: width inside a block's feed-forward part; None is 4 * n_embd.
-    `resid_pdrop`: dropout behind each part of a block. `embd_pdrop`: dropout of the embeddings.
-    `attn_pdrop`: dropout of the attention weights. All three are GPT-2's.
-    """
-
-    n_layer: Count
-    n_head: Count
-    n_embd: Count
-    n_positions: Count = 64
-    n_inner: Count | None = None
-    resid_pdrop: Rate = 0.1
-    embd_pdrop: Rate = 0.1
-    attn_pdrop: Rate = 0.1
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> FreshLm:
-        if self.n_embd % self.n_head:
-            raise ValueError(
-                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head takes an equal share"
-            )
-        return self
-
-
-class MlpMapper(Block):
-    """Vector -> prefix by Linear, Tanh, Linear (ClipCap's MLP, as in C3's and Diffusion Bridge's code).
-
-    `type`: the mapper's name. `hidden`: width between the layers; None is the authors' prefix_length * n_embd / 2.
-    """
-
-    type: Literal["mlp"]
-    hidden: Count | None = None
-
-
-class SoftPromptMapper(Block):
-    """Vector -> prefix as the paper of Diffusion Bridge words it, known to us second-hand: a linear projection to the
-    LM's width (512 to 768), a projector of two fully connected layers with hidden width 768, and 10 learnable soft
-    prompts. (The authors' code has none of it, but `mlp`.)
-
-    Ours, since no source says: the projector gives `prefix_length` vectors, its activation is Tanh (as in `mlp`), the
-    prompts stand behind them, where they can attend to them, and begin like GPT-2's embeddings (standard deviation
-    .02).
-
-    `type`: the mapper's name. `hidden`: width between the projector's layers; None is the LM's width, which is the
-    paper's 768 for GPT-2.
-    `prompts`: how many soft prompts follow the `prefix_length` vectors.
-    """
-
-    type: Literal["soft_prompt"]
-    hidden: Count | None = None
-    prompts: Count = 10
-
-
-def _word_alone(value: Any) -> Any:
-    """A bare word stands for the block that holds nothing else."""
-    return {"type": value} if isinstance(value, str) else value
-
-
-_MapperBlock = Annotated[MlpMapper | SoftPromptMapper, Field(discriminator="type")]
-Mapper = Annotated[
-    _MapperBlock,
-    BeforeValidator(_word_alone, json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt"]),
-]
-
-
-class Generate(Block):
-    """How captions are written. One beam is greedy search, the authors' own (`generate2` filters, then takes the best).
-
-    `num_beams`: 1 is greedy search; 5 is CapDec's and ViECap's beam search. `max_new_tokens`: 39 is the authors'.
-    `stop`: a token that ends the caption and stays in it, with or without a space before it; the authors' is "."
-    (without one only).
-    `length_penalty`: exponent of the length a beam's log-probability is divided by.
-    """
-
-    num_beams: Count = 1
-    max_new_tokens: Count = 39
-    stop: str | None = None
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-
-    @model_validator(mode="after")
-    def _penalty_needs_beams(self) -> Generate:
-        if self.num_beams == 1 and self.length_penalty != 1.0:
-            raise ValueError("length_penalty compares beams of different lengths, and num_beams is 1: set num_beams")
-        if self.stop is not None and not self.stop.strip():
-            raise ValueError("stop must be a token with something to see in it; leave it out to stop at none")
-        return self
 
 
 def _folder_hash(folder: Path) -> str:
@@ -144,8 +55,12 @@ class PrefixLmConfig(DecoderConfig):
 
     `lm`: a Hugging Face id or local folder of a causal language model, or the shape of a fresh GPT-2.
     `tokenizer`: None for the LM's own; an id or folder; "words" for the words of the training captions (fresh LM only).
-    `train_lm`: "full" tunes the LM with the mapper (the authors'), "frozen" trains the mapper alone.
-    `mapper`: makes prefix vectors of a vector. `prefix_length`: how many.
+    `train_lm`: "full" tunes the LM with the mapper (the authors'), "frozen" trains the mapper alone, "lora" the mapper
+    and low-rank adapters (DRCap's, Diffusion-Link's).
+    `lora`: the adapters of train_lm "lora".
+    `mapper`: makes prefix vectors of a vector. `prefix_length`: how many; left out, it is 1 with the mappers drcap
+    (DRCap's) and linear (WSAC's), else 10.
+    `prompt`: words around the prefix; None is none. `retrieval`: captions retrieved for the prompt; None is none.
     `end_of_sentence`: what training says of the end of a caption. "taught" (ours): the end-of-text token follows every
     caption. "stop": nothing, so that only `generate.stop` ends one. "authors": as "stop", and token 0 (GPT-2's "!") is
     left out of the loss, because the authors' padding is written as 0.
@@ -168,7 +83,10 @@ class PrefixLmConfig(DecoderConfig):
     tokenizer: str | None = None
     mapper: Mapper = MlpMapper(type="mlp")
     prefix_length: Count = 10
-    train_lm: Literal["full", "frozen"] = "full"
+    train_lm: Literal["full", "frozen", "lora"] = "full"
+    lora: Lora = Lora()
+    prompt: Prompt | None = None
+    retrieval: Retrieval | None = None
     end_of_sentence: Literal["taught", "stop", "authors"] = "taught"
     epochs: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 10.0
     steps: Count | None = None
@@ -183,6 +101,16 @@ class PrefixLmConfig(DecoderConfig):
     generate: Annotated[Generate, Affects("decode")] = Generate()
     decode_batch_size: Annotated[int, Field(ge=1), Affects("nothing")] = 64
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_vector_of_a_linear_map(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "prefix_length" not in data:
+            mapper = data.get("mapper")
+            kind = mapper.get("type") if isinstance(mapper, dict) else getattr(mapper, "type", mapper)
+            if kind in ("drcap", "linear"):
+                return {**data, "prefix_length": 1}
+        return data
+
     @model_validator(mode="after")
     def _fits_together(self) -> PrefixLmConfig:
         fresh = isinstance(self.lm, FreshLm)
@@ -193,8 +121,13 @@ class PrefixLmConfig(DecoderConfig):
             )
         if fresh and self.tokenizer is None:
             raise ValueError("a fresh lm has no tokenizer of its own: set tokenizer to 'words', or to an id or folder")
-        if fresh and self.train_lm == "frozen":
-            raise ValueError("train_lm 'frozen' keeps a fresh lm at its random weights: set train_lm to 'full'")
+        if fresh and self.train_lm != "full":
+            raise ValueError(
+                f"train_lm {self.train_lm!r} keeps a fresh lm at its random weights: set train_lm to 'full'"
+            )
+        if self.train_lm != "lora" and self.lora != Lora():
+            raise ValueError(f"lora is set, but train_lm {self.train_lm!r} has no adapters: set train_lm to 'lora'")
+        self._prompt_and_retrieval()
         if self.end_of_sentence != "taught" and self.generate.stop is None:
             raise ValueError(
                 f"end_of_sentence {self.end_of_sentence!r} teaches no end of a caption: set generate.stop (the "
@@ -204,9 +137,26 @@ class PrefixLmConfig(DecoderConfig):
             self.require_positions(self.lm.n_positions)
         return self
 
+    def _prompt_and_retrieval(self) -> None:
+        if self.retrieval is not None and self.prompt is None:
+            raise ValueError("retrieval gives captions to a prompt, and there is none: add `prompt: {}`")
+        if self.prompt is not None and self.prompt.template is not None:
+            asks = CAPTIONS in self.prompt.template
+            if asks and self.retrieval is None:
+                raise ValueError(f"prompt.template asks for {CAPTIONS}, but nothing retrieves: add `retrieval: {{}}`")
+            if not asks and self.retrieval is not None:
+                raise ValueError(
+                    f"retrieval gives captions, but prompt.template has no place for them: put {CAPTIONS} into it"
+                )
+
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but a folder counts by its files' content, not by its name."""
+        """As for every component, but a folder counts by its files' content, not by its name, and marks inside
+        `retrieval` count too."""
         fields = super().key_fields(*purposes)
+        if self.retrieval is not None and "decode" not in purposes:
+            for name, field in Retrieval.model_fields.items():
+                if any(isinstance(mark, Affects) for mark in field.metadata):
+                    del fields["retrieval"][name]
         for name in ("lm", "tokenizer"):
             value = fields[name]
             if isinstance(value, str) and value != WORDS and Path(value).expanduser().is_dir():
@@ -218,11 +168,14 @@ class PrefixLmConfig(DecoderConfig):
         """How many soft prompts stand between the prefix and the caption."""
         return self.mapper.prompts if isinstance(self.mapper, SoftPromptMapper) else 0
 
-    def require_positions(self, positions: int | None) -> None:
-        """Raise ValueError unless prefix, soft prompts and the longest caption have room in a LM of so many
-        positions."""
-        before = self.prefix_length + self.prompts
+    def require_positions(self, positions: int | None, prompt: int = 0) -> None:
+        """Raise ValueError unless prefix, soft prompts, a prompt of so many tokens and the longest caption have room in
+        a LM of so many positions."""
+        before = self.prefix_length + self.prompts + prompt
         parts = f"prefix_length {self.prefix_length}" + (f", mapper.prompts {self.prompts}" if self.prompts else "")
+        if prompt:
+            captions = " with the longest captions" if self.retrieval is not None else ""
+            parts += f", a prompt{captions} of {prompt} tokens"
         for name, tokens in (
             ("generate.max_new_tokens", self.generate.max_new_tokens),
             ("max_tokens", self.max_tokens),
@@ -238,4 +191,9 @@ class PrefixLmConfig(DecoderConfig):
             raise PortError(
                 f"the decoder 'prefix_lm' reads one vector an item, shape (B, D); found sequences: {port}. Choose an "
                 f"encoder that gives vectors, or a decoder that reads sequences."
+            )
+        if self.retrieval is not None and port.frame != "raw":
+            raise PortError(
+                f"the decoder 'prefix_lm' retrieves training captions by the vectors as the encoder gives them, but is "
+                f"trained here on {port}. Choose a bridge that gives raw vectors, or leave retrieval out."
             )

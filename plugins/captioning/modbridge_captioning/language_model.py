@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from modbridge.errors import ArtefactError, DataError, SetupError
-from modbridge_captioning.config import FreshLm
+from modbridge_captioning.blocks import FreshLm
 from modbridge_captioning.hub import from_hub
 
 # Some LMs have more rows of embeddings than their tokenizer has tokens, for speed (Phi-2: 1.8 % more).
@@ -73,6 +73,11 @@ def load_lm(name: str) -> PreTrainedModel:
         output_loading_info=True,
     )
     lm: PreTrainedModel = loaded[0]
+    if getattr(lm, "_hf_peft_config_loaded", False):
+        raise ArtefactError(
+            f"the language model {name!r} is a peft adapter on top of another; expected a model of its own. Merge the "
+            f"two (`merge_and_unload`), save the result, and give that folder."
+        )
     absent = sorted({*loaded[1]["missing_keys"], *map(str, loaded[1]["mismatched_keys"])})
     if absent:
         raise ArtefactError(
@@ -139,13 +144,14 @@ def tied(module: torch.nn.Module) -> dict[str, str]:
     return twins
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and values of a module's state."""
+def weights_hash(module: torch.nn.Module, named: Callable[[str], str | None] = str) -> str:
+    """SHA-256 over names, shapes and values of a module's state. `named`: what a name counts as; None is not at all."""
     digest, twins = hashlib.sha256(), tied(module)
-    for name, tensor in sorted(module.state_dict().items()):
-        if name not in twins:
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    state = {named(name): tensor for name, tensor in module.state_dict().items() if name not in twins}
+    for name in sorted(name for name in state if name is not None):
+        tensor = state[name]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -161,10 +167,13 @@ def _from_pretrained(loader: Any, name: str, *, what: str, probes: Sequence[str]
     local = folder.exists()
 
     def load(local_files_only: bool) -> Any:
+        # Beside peft, transformers would ask the hub for an adapter, whatever `local_files_only` says.
+        adapter = {"adapter_kwargs": {"local_files_only": local_files_only}} if loader is AutoModelForCausalLM else {}
         with torch.random.fork_rng(devices=[]):
             return loader.from_pretrained(
                 str(folder) if local else name,
                 local_files_only=local_files_only,
+                **adapter,
                 trust_remote_code=False,  # unset, transformers would ask at the terminal
                 **options,
             )

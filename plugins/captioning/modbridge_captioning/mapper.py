@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from modbridge_captioning.config import MlpMapper, SoftPromptMapper
+from modbridge_captioning.blocks import DrcapMapper, LinearMapper, MapperBlock, SoftPromptMapper
 
 _PROMPT_STD = 0.02  # of GPT-2's own embeddings when they begin
 
@@ -21,6 +21,23 @@ class TanhMapper(torch.nn.Module):
         self.layers = torch.nn.Sequential(
             torch.nn.Linear(dim, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, length * width)
         )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        prefix: torch.Tensor = self.layers(x)
+        return prefix.view(-1, self.length, self.width)
+
+
+class LinearPrefix(torch.nn.Module):
+    """One linear layer (WSAC), or Linear, ReLU, Linear (DRCap) where `hidden` is given.
+
+    (B, `dim`) -> (B, `length`, `width`), as `TanhMapper`.
+    """
+
+    def __init__(self, dim: int, length: int, width: int, hidden: int | None) -> None:
+        super().__init__()
+        self.length, self.width = length, width
+        inner = [] if hidden is None else [torch.nn.Linear(dim, hidden), torch.nn.ReLU()]
+        self.layers = torch.nn.Sequential(*inner, torch.nn.Linear(hidden or dim, length * width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         prefix: torch.Tensor = self.layers(x)
@@ -45,8 +62,10 @@ class SoftPrompts(torch.nn.Module):
         return torch.cat([prefix, self.prompts.to(prefix.dtype).expand(len(prefix), -1, -1)], dim=1)
 
 
-def build_mapper(config: MlpMapper | SoftPromptMapper, *, dim: int, length: int, width: int) -> torch.nn.Module:
+def build_mapper(config: MapperBlock, *, dim: int, length: int, width: int) -> torch.nn.Module:
     """The mapper that `config` describes, with weights from torch's current random state."""
     if isinstance(config, SoftPromptMapper):
         return SoftPrompts(dim, length, width, config.hidden or width, config.prompts)
+    if isinstance(config, LinearMapper | DrcapMapper):
+        return LinearPrefix(dim, length, width, config.hidden if isinstance(config, DrcapMapper) else None)
     return TanhMapper(dim, length, width, config.hidden or max(1, length * width // 2))

@@ -1,0 +1,75 @@
+"""What a language model reads before the caption, and how likely a caption is behind it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from modbridge_captioning.language_model import token_embedding
+from modbridge_captioning.targets import IGNORED, CaptionBatch
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What stands before the captions of B items, LEFT-padded, so that every caption begins in the same column.
+
+    `embeddings`: (B, T, E), zeros where there is padding. `mask`: int64 (B, T), 0 there. `padded`: if there is any.
+    """
+
+    embeddings: torch.Tensor
+    mask: torch.Tensor
+    padded: bool = False
+
+    @classmethod
+    def of(cls, prefix: torch.Tensor) -> Lead:
+        """Prefix vectors (B, P, E) alone."""
+        return cls(prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device))
+
+    @classmethod
+    def between(
+        cls, prefix: torch.Tensor, before: Sequence[Sequence[int]], behind: Sequence[Sequence[int]], lm: PreTrainedModel
+    ) -> Lead:
+        """Prefix vectors (B, P, E) between the tokens of B texts each."""
+        length = prefix.shape[1]
+        rows = [(*b, *[-1] * length, *a) for b, a in zip(before, behind, strict=True)]
+        longest = max(map(len, rows))
+        # -1 where a vector stands, -2 where nothing does.
+        ids = torch.tensor([[-2] * (longest - len(row)) + [*row] for row in rows], device=prefix.device)
+        there = ids != -2
+        words = token_embedding(lm)(ids.clamp(min=0)) * there[..., None]
+        mixed = words.masked_scatter((ids == -1)[..., None], prefix.to(words.dtype))
+        return cls(mixed, there.long(), padded=any(len(row) < longest for row in rows))
+
+    def rows(self, start: int, stop: int) -> Lead:
+        return Lead(self.embeddings[start:stop], self.mask[start:stop], self.padded)
+
+
+def token_losses(lm: PreTrainedModel, lead: Lead, batch: CaptionBatch) -> torch.Tensor:
+    """Cross-entropy of each label (B, L + 1), 0 where it is ignored, behind `lead`."""
+    inputs = torch.cat([lead.embeddings, token_embedding(lm)(batch.tokens)], dim=1)
+    mask = torch.cat([lead.mask, batch.mask], dim=1)
+    count = batch.labels.shape[1]
+    logits = lm(
+        inputs_embeds=inputs,
+        attention_mask=mask,
+        logits_to_keep=count,
+        use_cache=False,
+        **(_positions(lm, mask) if lead.padded else {}),
+    ).logits
+    each = functional.cross_entropy(
+        logits[:, -count:].flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return each.view_as(batch.labels)
+
+
+def _positions(lm: PreTrainedModel, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Positions that count from each row's first token on, as transformers' `generate` counts them. An LM that takes
+    none counts them from the mask itself (OPT of old) or knows distances only (Bloom)."""
+    if "position_ids" not in inspect.signature(lm.forward).parameters:
+        return {}
+    return {"position_ids": (mask.cumsum(1) - 1).masked_fill(mask == 0, 0)}
