@@ -24,6 +24,8 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("source", "flickr30k"): "modbridge-clip",
     ("prior", "ddpm"): "modbridge-diffusion",
     ("bridge", "diffusion_bridge"): "modbridge-diffusion",
+    ("prior", "link_ddpm"): "modbridge-diffusion",
+    ("bridge", "diffusion_link"): "modbridge-diffusion",
     ("decoder", "prefix_lm"): "modbridge-captioning",
     ("metric", "bleu"): "modbridge-metrics",
     ("metric", "rouge_l"): "modbridge-metrics",

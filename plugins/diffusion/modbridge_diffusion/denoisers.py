@@ -19,11 +19,11 @@ from modbridge_diffusion.schedule import NoiseSchedule
 from modbridge_diffusion.unet1d import UNet1D
 
 
-class OnGaussian(nn.Module):
-    """The closed-form Gaussian plus a network that learns what it leaves over (ours). The network's last layer starts
-    at zero, so the whole starts at the Gaussian."""
+class OnClosedForm(nn.Module):
+    """A closed form plus a network that learns what it leaves over (ours). The network's last layer starts at zero, so
+    the whole starts at the closed form."""
 
-    def __init__(self, base: Gaussian, network: nn.Module) -> None:
+    def __init__(self, base: ClosedForm, network: nn.Module) -> None:
         super().__init__()
         self.base, self.network = base, network
         output = network.output
@@ -50,7 +50,7 @@ def build_denoiser(config: AnyDenoiser, dim: int, schedule: NoiseSchedule, radiu
     network = _network(config, dim)
     if config.base is None:
         return network
-    return OnGaussian(Gaussian(dim, schedule, radius, config.base.rank, config.base.shrinkage), network)
+    return OnClosedForm(Gaussian(dim, schedule, radius, config.base.rank, config.base.shrinkage), network)
 
 
 def _network(config: UNet1DConfig | ResidualMLPConfig | PriorTransformerConfig, dim: int) -> nn.Module:

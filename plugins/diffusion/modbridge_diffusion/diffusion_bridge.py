@@ -76,7 +76,7 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
                 f"the bridge {self.config.type!r} needs text vectors to be fitted; the training data gave none."
             )
         for given in (data.text, data.source):
-            _require_finite(given)
+            require_finite(given)
         if self.config.centre:
             texts = Statistics.of(text)
             found.text_mean.copy_(texts.mean)
@@ -180,7 +180,8 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         return to_text_frame(z, self.statistics.text_mean, self.statistics.text_radius)
 
 
-def _require_finite(given: Embeddings | None) -> None:
+def require_finite(given: Embeddings | None) -> None:
+    """Raise DataError, naming the items, for vectors that hold NaN or infinity."""
     if given is None:
         return
     whole = torch.isfinite(given.values).all(dim=1)

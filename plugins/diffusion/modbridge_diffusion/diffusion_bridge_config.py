@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from modbridge.config.component import Affects, Part, Purpose
-from modbridge.config.kinds import Augmentation, BridgeConfig, PriorConfig
-from modbridge.errors import PortError
-from modbridge.spaces import Frame, Port
+from modbridge.config.kinds import Augmentation, PriorConfig
+from modbridge.spaces import Frame
 from modbridge_diffusion.ddpm_config import DDPMConfig
+from modbridge_diffusion.one_space import OneSpaceConfig
 
 Step = Annotated[int, Field(ge=0)]
 
 
-class DiffusionBridgeConfig(BridgeConfig):
+class DiffusionBridgeConfig(OneSpaceConfig):
     """Config of Diffusion Bridge (CVPR 2025): a prior learnt from text vectors alone pulls source vectors over."""
 
     augmentation: ClassVar[Augmentation] = "diffusion"
@@ -96,29 +96,3 @@ class DiffusionBridgeConfig(BridgeConfig):
     @property
     def frame_out(self) -> Frame:
         return "centred" if self.centre and self.frame == "centred" else "raw"
-
-    def crosses(self, source: Port, text: Port) -> Port:
-        """Bridged vectors: the source's port in the frame of `frame`. Raises PortError for sequences, for two different
-        spaces and for vectors that are centred already."""
-        self._check_text(text)
-        text.require(
-            source,
-            what=f"the bridge {self.type!r} joins two modalities of one space",
-            remedy="Let one encoder give both sides, as single raw vectors.",
-        )
-        return source.changed(frame=self.frame_out, bridge=self.type)
-
-    def augments(self, text: Port) -> Port:
-        """Augmented text vectors: in the same frame as the bridged ones."""
-        self._check_text(text)
-        return text.changed(frame=self.frame_out, bridge=self.type)
-
-    def _check_text(self, text: Port) -> None:
-        if text.tokens is not None:
-            raise PortError(
-                f"the bridge {self.type!r} carries single vectors (B, D); found {text}. "
-                f"Use an encoder with pooled vectors."
-            )
-        if text.frame != "raw":
-            raise PortError(f"the bridge {self.type!r} centres vectors itself; expected raw ones, found {text}.")
-        self.prior.check(text)

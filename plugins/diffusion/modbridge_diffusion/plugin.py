@@ -15,6 +15,15 @@ _TINY_PRIOR = {
 }
 
 
+_TINY_LINK = {
+    "type": "link_ddpm",
+    "denoiser": {"type": "residual_mlp", "width": 32, "num_blocks": 1},
+    "timesteps": 50,
+    "steps": 20,
+    "batch_size": 16,
+}
+
+
 @hookimpl
 def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     register(
@@ -42,5 +51,25 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 "augment_step": 20,
             },
             importer="modbridge_diffusion.import_weights:command",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="prior",
+            name="link_ddpm",
+            config="modbridge_diffusion.link_ddpm_config:LinkDDPMConfig",
+            impl="modbridge_diffusion.link_ddpm:LinkDDPM",
+            summary="Diffusion-Link's network: from noised texts and noised source vectors to the texts.",
+            example=_TINY_LINK,
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="bridge",
+            name="diffusion_link",
+            config="modbridge_diffusion.diffusion_link_config:DiffusionLinkConfig",
+            impl="modbridge_diffusion.diffusion_link:DiffusionLink",
+            summary="Diffusion-Link (ICASSP 2026): source vectors noised and denoised to texts, learnt from pairs.",
+            example={"type": "diffusion_link", "prior": _TINY_LINK, "start_step": 10},
         )
     )
