@@ -38,7 +38,7 @@ class LinkDDPMConfig(PriorConfig):
     """The network learns only what the best affine map at each noise level leaves over (ours). The map is computed at
     once, from the very halves that the network is trained on, and the network starts at zero, hence exactly at the map.
     With few pairs this is what helps most. Off, the network learns the whole [SEED]."""
-    pair_weight: float | Literal["auto"] = Field(default="auto", gt=0.0)
+    pair_weight: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
     """With `affine`: how much all pairs together weigh against all texts in the affine map. `auto` (ours): the number
     of pairs over the number of texts, so that every vector counts alike."""
     timesteps: int = Field(default=1000, ge=2)
