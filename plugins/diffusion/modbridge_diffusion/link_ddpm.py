@@ -80,7 +80,7 @@ class LinkDDPM(DiffusionPrior[LinkDDPMConfig]):
         pairs = self._pairs(clean, observed) if config.train_on == "pairs" else None
         for part in closed_forms(self.network):
             if isinstance(part, Affine) and pairs is not None:
-                weight = len(pairs.text) / len(text) if config.pair_weight == "auto" else config.pair_weight
+                weight = len(pairs.text) / (2 * part.dim) if config.pair_weight == "auto" else config.pair_weight
                 part.fit_halves(text, pairs.source, text[pairs.text], weight)
             else:
                 part.fit(text)

@@ -40,7 +40,8 @@ class LinkDDPMConfig(PriorConfig):
     With few pairs this is what helps most. Off, the network learns the whole [SEED]."""
     pair_weight: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
     """With `affine`: how much all pairs together weigh against all texts in the affine map. `auto` (ours): the number
-    of pairs over the number of texts, so that every vector counts alike."""
+    of pairs over twice the dimension, so that the texts weigh as 2 D pairs would, and the less the more pairs there
+    are."""
     timesteps: int = Field(default=1000, ge=2)
     """Noise levels T [SEED]."""
     schedule: Literal["cosine", "linear", "scaled_linear"] = "scaled_linear"
