@@ -193,7 +193,7 @@ class StageFitting:
     def fit_part(self, part: Component[Any], clean: Embeddings, observed: Embeddings | None = None) -> None:
         registry = self.session.plugins.registry
         kind = next(k for k in ("prior", "bridge", "decoder") if registry.find(k, part.config.type))
-        given = [tensor_hash(clean.values), None if observed is None else tensor_hash(observed.values)]
+        given = [tensor_hash(clean.values), None if observed is None else vectors_hash(observed)]
         fit = partial(part.fit, clean, observed=observed)  # type: ignore[attr-defined]
         self._fit_inside(part, kind, [clean.keys, given], given[0], lambda fitting: fit(fitting=fitting))
 
