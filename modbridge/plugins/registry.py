@@ -22,6 +22,8 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("encoder", "hf_clap"): "modbridge-clap",
     ("source", "coco_captions"): "modbridge-clip",
     ("source", "flickr30k"): "modbridge-clip",
+    ("source", "audiocaps"): "modbridge-clap",
+    ("source", "clotho"): "modbridge-clap",
     ("prior", "ddpm"): "modbridge-diffusion",
     ("bridge", "diffusion_bridge"): "modbridge-diffusion",
     ("prior", "link_ddpm"): "modbridge-diffusion",
@@ -32,6 +34,11 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("metric", "cider"): "modbridge-metrics",
     ("metric", "meteor"): "modbridge-metrics",
     ("metric", "spice"): "modbridge-metrics",
+    ("metric", "cider_d"): "modbridge-metrics",
+    ("metric", "spider"): "modbridge-metrics",
+    ("metric", "spider_fl"): "modbridge-metrics",
+    ("metric", "fense"): "modbridge-metrics",
+    ("metric", "vocab"): "modbridge-metrics",
 }
 
 

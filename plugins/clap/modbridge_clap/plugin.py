@@ -33,3 +33,21 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             example={"type": "hf_clap", "model": TINY_MODEL, "pretrained": "random", "tokenizer": {"type": "bytes"}},
         )
     )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="audiocaps",
+            config="modbridge_clap.captioned_clips_config:AudioCapsConfig",
+            impl="modbridge_clap.captioned_clips:AudioCaps",
+            summary="AudioCaps' captions (v1, 2.0) and, if given, its folder of clips",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="clotho",
+            config="modbridge_clap.captioned_clips_config:ClothoConfig",
+            impl="modbridge_clap.captioned_clips:Clotho",
+            summary="Clotho's captions and, if given, its folder of clips",
+        )
+    )
