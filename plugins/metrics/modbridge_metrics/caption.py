@@ -36,7 +36,7 @@ class CaptionMetric(Metric[CaptionConfigT], Generic[CaptionConfigT]):
 
         Raises DataError if there are no items, if the rows do not belong together, or if an item has no reference.
         """
-        _check(predictions, references)
+        check_items(predictions, references)
         problem = self.config.missing()
         if problem:
             return self._unavailable(problem)
@@ -64,7 +64,8 @@ def by_row(texts: Sequence[list[str]]) -> dict[int, list[str]]:
     return dict(enumerate(texts))
 
 
-def _check(predictions: Sequence[Decoded], references: Sequence[Reference]) -> None:
+def check_items(predictions: Sequence[Decoded], references: Sequence[Reference]) -> None:
+    """Raises DataError unless there are items, row by row the same, each with a reference."""
     if not predictions:
         raise DataError("there are no predictions to score; expected at least one.")
     if len(predictions) != len(references):

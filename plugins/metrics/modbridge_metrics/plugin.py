@@ -14,6 +14,15 @@ METRICS = {
     "spice": ("Spice", "SPICE 1.0 (needs Java 8 to 14 and CoreNLP files)"),
 }
 
+# Audio captioning's, as aac-metrics defines them: name, module, class, summary.
+AAC_METRICS = (
+    ("cider_d", "cider_d", "CiderD", "CIDEr-D by aac-metrics' code"),
+    ("spider", "spider", "Spider", "SPIDEr, the mean of CIDEr-D and SPICE (needs what spice needs)"),
+    ("spider_fl", "spider", "SpiderFl", "SPIDEr with a penalty for captions that are not fluent"),
+    ("fense", "fense", "Fense", "FENSE, SBERT-sim and fluency error rate (two models to download)"),
+    ("vocab", "vocab", "Vocab", "how many different words the predictions use"),
+)
+
 
 @hookimpl
 def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
@@ -28,10 +37,23 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 example={"type": name},
             )
         )
+    for name, module, cls, summary in AAC_METRICS:
+        register(
+            ComponentSpec(
+                kind="metric",
+                name=name,
+                config=f"modbridge_metrics.aac_config:{cls}Config",
+                impl=f"modbridge_metrics.{module}:{cls}",
+                summary=summary,
+                example={"type": name},
+            )
+        )
 
 
 @hookimpl
 def modbridge_doctor() -> list[tuple[str, bool, str]]:
+    from modbridge_metrics.aac_config import FenseConfig, SpiderFlConfig
     from modbridge_metrics.environment import report
 
-    return report()
+    models = {"FENSE": FenseConfig().missing(), "SPIDEr-FL": SpiderFlConfig().missing()}
+    return report() + [(f"{what} can run", problem is None, problem or "") for what, problem in models.items()]
