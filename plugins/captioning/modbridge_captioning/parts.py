@@ -54,7 +54,9 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
         self.adapter: torch.nn.Module | None = None
         self.prompt: PromptWords | None = None
         self.store: Datastore | None = None
-        self._ends: list[int] = []  # the tokens that end a caption, once the vocabulary is known
+        # Once the vocabulary is known: the tokens that end a caption, and how many the longest prompt has.
+        self._ends: list[int] = []
+        self._prompt_tokens = 0
         if isinstance(config.lm, FreshLm):
             width = config.lm.n_embd
             if config.tokenizer is not None and config.tokenizer != WORDS:
@@ -71,7 +73,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
 
                 self.adapter = add_adapters(self.lm, config.lora, name=config.lm, seed=context.seed)
         if self.tokenizer is not None:
-            self._reads_and_ends()
+            self._settle_vocabulary()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed("prefix_lm", "mapper", context.seed))
             mapper = build_mapper(config.mapper, dim=context.dim(), length=config.prefix_length, width=width)
@@ -159,7 +161,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
             )
         if self.config.retrieval is not None:
             self.store = Datastore.load(folder, self.context.dim(), self.device)
-        self._reads_and_ends()
+        self._settle_vocabulary()
 
     def _begin_afresh(self, config: FreshLm, tokenizer: PreTrainedTokenizerBase) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -175,7 +177,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
             )
         return self.lm, self.tokenizer
 
-    def _reads_and_ends(self) -> None:
+    def _settle_vocabulary(self) -> None:
         """Settle what the vocabulary decides: the prompt's tokens, those that end a caption, and whether all has room.
 
         Raises ConfigError if it has not, or for a `generate.stop` that is no token.
@@ -184,19 +186,13 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
         self._ends = ends_of(tokenizer, self.config.generate.stop, self._name())
         if self.config.prompt is not None:
             self.prompt = PromptWords(self.config.prompt, self.config.retrieval, tokenizer)
+            asked, texts = self.config.retrieval, () if self.store is None else self.store.texts
+            count = 0 if asked is None else max(asked.count, asked.decode_count or 0)
+            self._prompt_tokens = self.prompt.longest(texts, count)
         try:
-            self.config.require_positions(positions(lm), self._prompt_tokens())
+            self.config.require_positions(positions(lm), self._prompt_tokens)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-
-    def _prompt_tokens(self) -> int:
-        """The tokens of the longest prompt there can be; of the bare one before anything can be retrieved."""
-        if self.prompt is None:
-            return 0
-        asked = self.config.retrieval
-        if asked is None or self.store is None:
-            return self.prompt.longest((), 0)
-        return self.prompt.longest(self.store.texts, max(asked.count, asked.decode_count or 0))
 
     def _base_hash(self) -> str:
         lm, _ = self._ready()

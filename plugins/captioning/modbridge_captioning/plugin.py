@@ -15,7 +15,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             name="prefix_lm",
             config="modbridge_captioning.config:PrefixLmConfig",
             impl="modbridge_captioning.prefix_lm:PrefixLmDecoder",
-            summary="a causal language model (GPT-2) that writes on from a prefix mapped from the vector",
+            summary="a causal language model (GPT-2, Llama) that writes on from a prefix mapped from the vector",
             example={
                 "type": "prefix_lm",
                 "lm": {"n_layer": 1, "n_head": 2, "n_embd": 16},

@@ -130,7 +130,7 @@ class PrefixLmDecoder(PrefixLmParts):
         captions = Captions.encode(texts, keys, tokenizer, self.config.max_tokens)
         limit = positions(lm)
         if limit is not None:
-            before = self.config.prefix_length + self.config.prompts + self._prompt_tokens()
+            before = self.config.prefix_length + self.config.prompts + self._prompt_tokens
             captions.require_room(limit, before, texts, keys)
         return captions
 

@@ -371,3 +371,13 @@ def test_vectors_that_a_bridge_has_centred_retrieve_nothing() -> None:
     with pytest.raises(PortError, match="retrieves training captions by the vectors as the encoder gives them"):
         config.check(toy_port().changed(frame="centred"))
     build_config("decoder", on(Path("gpt2"), False)).check(toy_port().changed(frame="centred"))
+
+
+def test_bfloat16_reads_prompts_too(kit: Any, lms: dict[str, Path]) -> None:
+    vectors, losses = kit.text_vectors(kit.embeddings_of(KEYS)), {}
+    for precision in ("float32", "bfloat16"):
+        decoder = fitted(kit, on(lms["llama"], train_lm="lora", lr=1e-6, precision=precision))
+        assert len(decoder.decode(kit.embeddings_of(KEYS))) == len(TEXTS)
+        losses[precision] = decoder.text_loss(vectors, TEXTS)
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
