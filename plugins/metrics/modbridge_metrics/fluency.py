@@ -59,8 +59,10 @@ def _detector(name: str) -> tuple[BERTFlatClassifier, object]:
     """
     held = torch.load(echecker_file(name), map_location="cpu", weights_only=True)
     folder = encoder_folder(held["model_type"])
+    assert folder is not None, "callers ask config.missing() first"
     with torch.random.fork_rng(devices=[]):
-        encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        shapes = AutoConfig.from_pretrained(folder, local_files_only=True)
+        encoder = AutoModel.from_config(shapes)  # type: ignore[no-untyped-call]
         detector = BERTFlatClassifier.__new__(BERTFlatClassifier)
         nn.Module.__init__(detector)
         detector.model_type, detector.num_classes = held["model_type"], held["num_classes"]

@@ -10,7 +10,7 @@ from typing import TypeVar
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Reference, Score
 from modbridge_metrics.aac_config import SpiderConfig, SpiderFlConfig
-from modbridge_metrics.caption import CaptionMetric
+from modbridge_metrics.caption import CaptionMetric, check_items
 from modbridge_metrics.cider_d import cider_d_score
 from modbridge_metrics.config import SpiceConfig
 from modbridge_metrics.fluency import PENALTY, errors_of
@@ -49,10 +49,15 @@ class SpiderFl(_Spider[SpiderFlConfig]):
         return {"spider_fl": self.spider(candidates, references)}
 
     def score(self, predictions: Sequence[Decoded], references: Sequence[Reference]) -> dict[str, Score]:
+        check_items(predictions, references)
+        problem = self.config.missing()
+        if problem:
+            return self._unavailable(problem)
+        # The detector first: one that is damaged is told before SPICE's minutes.
+        flags = errors_of([p.text for p in predictions], self.config.echecker, self.config.device)
         plain = super().score(predictions, references)["spider_fl"]
         if plain.corpus is None:
             return {"spider_fl": plain}
-        flags = errors_of([p.text for p in predictions], self.config.echecker, self.config.device)
         items = tuple(s * (1 - PENALTY * flag) for s, flag in zip(plain.items, flags, strict=True))
         return {"spider_fl": replace(plain, corpus=_mean(items), items=items)}
 

@@ -11,7 +11,8 @@ from modbridge_metrics.caption import CaptionMetric
 
 class Vocab(CaptionMetric[VocabConfig]):
     """aac-metrics' vocabulary statistics: different words of all predictions; that over the different words of all
-    references; that over the mean of one reference an item, drawn five times (as many as an item has) with a fixed seed.
+    references; that over the mean of one reference an item, drawn as often as the
+    item with most references has some, with a fixed seed.
 
     They are facts of a set, so no item has a score of its own.
     """

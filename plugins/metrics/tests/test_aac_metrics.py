@@ -148,7 +148,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("bert")
-    words = sorted({w for text in PREDICTIONS + sum(REFERENCES, []) for w in re.findall(r"\w+|[.!]", text.lower())})
+    texts = [*PREDICTIONS, *(text for texts in REFERENCES for text in texts)]
+    words = sorted({w for text in texts for w in re.findall(r"\w+|[.!]", text.lower())})
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
     BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
