@@ -46,7 +46,7 @@ class PrefixLmDecoder(PrefixLmParts):
         _, tokenizer = self._ready()
         if config.retrieval is not None:
             self.store = Datastore.of(vectors.embeddings, targets, self.device)
-        self._reads_and_ends()
+        self._settle_vocabulary()
         captions = self._encoded(targets, keys)
         found = self._retrieved(vectors, targets)
         fitting.log(
