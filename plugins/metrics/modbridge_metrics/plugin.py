@@ -52,8 +52,12 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
 
 @hookimpl
 def modbridge_doctor() -> list[tuple[str, bool, str]]:
-    from modbridge_metrics.aac_config import FenseConfig, SpiderFlConfig
+    from modbridge_metrics.aac_config import ECHECKER, SBERT
     from modbridge_metrics.environment import report
+    from modbridge_metrics.fluency_files import echecker_lacking, sbert_lacking
 
-    models = {"FENSE": FenseConfig().missing(), "SPIDEr-FL": SpiderFlConfig().missing()}
-    return report() + [(f"{what} can run", problem is None, problem or "") for what, problem in models.items()]
+    models = {
+        "Sentence-BERT for FENSE is here": sbert_lacking(SBERT),
+        "the error detector for FENSE and SPIDEr-FL is here": echecker_lacking(ECHECKER),
+    }
+    return report() + [(what, problem is None, problem or "") for what, problem in models.items()]

@@ -180,7 +180,7 @@ def test_spice_refuses_a_java_without_javascript(
     assert "version 17" in reason
     rows = {what: there for what, there, _ in plugins.manager.hook.modbridge_doctor()[0]}
     assert rows.pop("SPICE can run") is False
-    assert all(rows.values())
+    assert all(there for what, there in rows.items() if "FENSE" not in what)
 
 
 FAILS = """echo 'Picked up JAVA_TOOL_OPTIONS: -x' >&2
