@@ -15,7 +15,7 @@ from modbridge_diffusion.diffusion_link_config import DiffusionLinkConfig
 from modbridge_diffusion.link_ddpm_config import LinkDDPMConfig
 
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError
-from modbridge.interfaces import FitData
+from modbridge.interfaces import Bridge, FitData
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port
@@ -308,13 +308,14 @@ def test_on_real_pairs_it_comes_nearer_than_maps_fitted_on_the_same(requires_dat
         pairs = torch.where(torch.arange(400) < known, torch.arange(400), -1)
         found = {}
         link = {"type": "diffusion_link", "start_step": 300, "add_noise": False, "centre": True}
-        blocks = {
+        blocks: dict[str, dict[str, Any]] = {
             "link": {**link, "prior": {"type": "link_ddpm", "affine": True, "steps": 0}},
             **{name: {"type": name} for name in ("ridge", "procrustes", "pls_svd", "mean_shift")},
         }
         for name, block in blocks.items():
             ports = {"text": toy_port(512), "source": toy_port(512, "image")}
             built = build("bridge", block, ports=ports)
+            assert isinstance(built, Bridge)
             given = pairs if "pairs" in built.config.needs else None
             built.fit(FitData(text, source, given), MemoryFitting())
             found[name] = centred_cosine(double(built.cross(tests)), truth)

@@ -82,7 +82,7 @@ class TestLoss:
         def guess(x: torch.Tensor, eps: torch.Tensor) -> np.ndarray:
             noised = np.sqrt(left) * x.double().numpy() + np.sqrt(1 - left) * eps.double().numpy()
             with torch.no_grad():
-                return prior.network(torch.from_numpy(noised).float(), t).double().numpy()
+                return np.asarray(prior.network(torch.from_numpy(noised).float(), t).double())
 
         def error(d: np.ndarray) -> float:
             if kind == "l1":
@@ -271,7 +271,7 @@ class TestFit:
             prior = tiny(lr=1e-2, **block)
             prior.fit(text, MemoryFitting(), observed=source)
             found.append(prior.estimate(x, torch.tensor([100])).detach())
-        assert not torch.allclose(*found, atol=1e-5)
+        assert not torch.allclose(found[0], found[1], atol=1e-5)
 
     def test_pairs_are_found_by_key_whatever_their_order(self) -> None:
         # A text's own source vector stands beside it: shuffled pairs give the same batches where all are paired.
