@@ -68,7 +68,7 @@ def images(data: FitData) -> Embeddings:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
 
 
 def double(x: Embeddings) -> np.ndarray:
