@@ -37,8 +37,8 @@ class LinkDDPMConfig(PriorConfig):
     affine: bool = False
     """The network learns only what the best affine map at each noise level leaves over (ours). The map is computed at
     once, from the very halves that the network is trained on, and the network starts at zero, hence exactly at the map.
-    With few pairs this is what helps most. A network over it soon learns few pairs by heart: lower `lr` and fewer `steps`
-    with more `weight_decay` and dropout keep it near the map. Off, the network learns the whole [SEED]."""
+    With few pairs this is what helps most. A network over it soon learns few pairs by heart: lower `lr` and fewer
+    `steps` with more `weight_decay` and dropout keep it near the map. Off, the network learns the whole [SEED]."""
     pair_weight: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
     """With `affine`: how much all pairs together weigh against all texts in the affine map. `auto` (ours): the number
     of pairs over twice the dimension, so that the texts weigh as 2 D pairs would, and the less the more pairs there
