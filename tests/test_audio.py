@@ -153,7 +153,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         (Sound(np.zeros(0), 16_000), "no samples"),
         (Sound(np.array([0.0, np.nan]), 16_000), "NaN"),
         (Sound(np.zeros(10), 10**9), "rate"),
-        (Sound(np.zeros(10), 16_000.5), "rate"),
+        (Sound(np.zeros(10), 16_000.5), "rate"),  # type: ignore[arg-type]
         (Sound(np.zeros(10, bool), 16_000), "bool"),
     ],
 )
