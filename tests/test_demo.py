@@ -14,8 +14,9 @@ from PIL import Image
 
 import modbridge
 from modbridge.demo.config import DrawnScenesConfig, ObjectsExactConfig
+from modbridge.demo.kinds import KINDS
 from modbridge.demo.objects import ObjectsExact, named_objects
-from modbridge.demo.probe import KINDS, accuracy
+from modbridge.demo.probe import accuracy
 from modbridge.demo.scenes import BACKGROUNDS, COLOURS, SHAPES, DrawnScenes
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Reference
@@ -79,13 +80,13 @@ def test_objects_exact_by_hand() -> None:
     found = metric.score(predictions, [truth] * len(predictions))["objects_exact"]
     assert list(found.items) == list(captions.values())
     assert found.corpus == pytest.approx(2 / 6)
-    with pytest.raises(DataError, match="drawn_scenes only"):
+    with pytest.raises(DataError, match="drawn_scenes and synthesised_sounds only"):
         metric.score(predictions[:1], [Reference("k", ("x",))])
 
 
 def test_the_probe_reads_what_is_linear_and_nothing_else() -> None:
-    there = torch.rand(600, len(KINDS), generator=torch.Generator().manual_seed(0)) < 0.1
-    mixed = there.float() @ torch.randn(len(KINDS), 32, generator=torch.Generator().manual_seed(1))
+    there = torch.rand(600, len(KINDS["image"]), generator=torch.Generator().manual_seed(0)) < 0.1
+    mixed = there.float() @ torch.randn(len(KINDS["image"]), 32, generator=torch.Generator().manual_seed(1))
     keys = tuple(map(str, range(600)))
     vectors = Embeddings(mixed, toy_port(32), keys)
     noise = Embeddings(torch.randn(600, 32, generator=torch.Generator().manual_seed(2)), toy_port(32), keys)

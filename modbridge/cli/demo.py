@@ -29,15 +29,16 @@ def command(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make a world of drawn scenes, train a small dual encoder on it, and caption held-out images across the gap it
-    leaves, with every bridge and every decoder training. The world is made up; docs/explanation/demo.md says how it
-    was chosen.
+    """Make a world of drawn scenes (or of synthesised sounds), train a small dual encoder on it, and caption held-out
+    items across the gap it leaves, with every bridge and every decoder training. The world is made up;
+    docs/explanation/demo.md and demo-audio.md say how it was chosen.
 
     It is `modbridge run` on the config that this package brings.
 
     \b
     Examples:
       modbridge demo
+      modbridge demo --modality audio
       modbridge demo --profile smoke --json
     """
     from modbridge.assembly.experiment import load_experiment
@@ -62,5 +63,6 @@ def command(
     else:
         print_table(result.table)
         shares = ", ".join(f"{what} {share:.1%}" for what, share in seen.items())
-        click.echo(f"what a linear probe reads from image vectors, share of scenes: {shares}")
+        modality = experiment.first.config.data.train.modality
+        click.echo(f"what a linear probe reads from {modality} vectors, share of items: {shares}")
     session.talk.say(f"report: {result.report}")

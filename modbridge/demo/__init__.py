@@ -1,4 +1,4 @@
-"""The demo: a made-up world of drawn scenes, and the config that runs the whole job on it."""
+"""The demo: made-up worlds of drawn scenes and of synthesised sounds, and the config that runs the whole job on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modbridge.errors import ConfigError, Problem
 
-MODALITIES = ("image",)
+MODALITIES = ("image", "audio")
 
 
 def demo_config(modality: str) -> Path:

@@ -38,5 +38,34 @@ class DrawnScenesConfig(SourceConfig):
         return self
 
 
+class SynthesisedSoundsConfig(SourceConfig):
+    """A made-up world (ours): clips of 1.27 s at 8 kHz with one or two synthesised sounds after each other.
+
+    `seed` and `split` choose the stream of clips; the splits of one seed share none. `count`: clips. `captions`: how
+    many each has. `two`: share of clips with two sounds. What a caption mentions is drawn for each caption anew:
+    `name_one`: of two sounds only one; `name_order`: of two sounds both, with which came first (the rest are named side
+    by side with "and"); `name_loudness`, `name_rhythm`: of each sound; `name_background`: the background.
+    """
+
+    modality: Literal["audio"] = "audio"
+    seed: int = 0
+    split: Literal["train", "validation", "test"] = "train"
+    count: Annotated[int, Field(ge=1)]
+    captions: Annotated[int, Field(ge=1)] = 3
+    two: Share = 0.55
+    name_one: Share = 0.3
+    name_order: Share = 0.4
+    name_loudness: Share = 0.3
+    name_rhythm: Share = 0.3
+    name_background: Share = 0.2
+
+    @model_validator(mode="after")
+    def _shares_of_one_choice(self) -> SynthesisedSoundsConfig:
+        if self.name_one + self.name_order > 1:
+            raise ValueError("name_one and name_order are shares of one choice: together they cannot be more than 1")
+        return self
+
+
 class ObjectsExactConfig(MetricConfig):
-    """Needs items whose facts hold `objects`: a list of [colour, shape], as the source `drawn_scenes` gives them."""
+    """Needs items whose facts hold `objects`: a list of [colour, shape] or of [pitch, timbre], as the sources
+    `drawn_scenes` and `synthesised_sounds` give them."""

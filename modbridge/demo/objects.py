@@ -7,16 +7,17 @@ from itertools import pairwise
 from statistics import fmean
 
 from modbridge.demo.config import ObjectsExactConfig
-from modbridge.demo.scenes import COLOURS, SHAPES
+from modbridge.demo.kinds import KINDS
 from modbridge.errors import DataError
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Metric, Reference, Score
 
+_KNOWN = {kind for kinds in KINDS.values() for kind in kinds}
+
 
 def named_objects(text: str) -> set[tuple[str, str]]:
-    """The (colour, shape) pairs that a caption names: a colour right before a shape."""
-    words = text.lower().split()
-    return {(a, b) for a, b in pairwise(words) if a in COLOURS and b in SHAPES}
+    """The objects that a caption names: a colour right before a shape, a pitch right before a timbre."""
+    return set(pairwise(text.lower().split())) & _KNOWN
 
 
 class ObjectsExact(Metric[ObjectsExactConfig]):
@@ -27,9 +28,10 @@ class ObjectsExact(Metric[ObjectsExactConfig]):
         for prediction, reference in zip(predictions, references, strict=True):
             if "objects" not in reference.facts:
                 raise DataError(
-                    f"objects_exact: nothing says which objects {reference.key!r} shows; it works on drawn_scenes only."
+                    f"objects_exact: nothing says which objects are in {reference.key!r}; it works on drawn_scenes and "
+                    f"synthesised_sounds only."
                 )
-            there = {(colour, shape) for colour, shape in reference.facts["objects"]}
+            there = {(a, b) for a, b in reference.facts["objects"]}
             named = named_objects(prediction.text)
             items.append(float(bool(named) and named <= there))
         return {"objects_exact": Score(fmean(items), tuple(items))}

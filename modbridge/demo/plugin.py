@@ -1,4 +1,4 @@
-"""What the demo adds: its source and its metric, registered as any plugin's."""
+"""What the demo adds: its sources and its metric, registered as any plugin's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,21 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="source",
+            name="synthesised_sounds",
+            config="modbridge.demo.config:SynthesisedSoundsConfig",
+            impl="modbridge.demo.sounds:SynthesisedSounds",
+            summary="made-up clips of one or two synthesised sounds, with captions that mention only part of them",
+            example={"count": 8},
+            requires=("soundfile", "soxr"),
+        )
+    )
+    register(
+        ComponentSpec(
             kind="metric",
             name="objects_exact",
             config="modbridge.demo.config:ObjectsExactConfig",
             impl="modbridge.demo.objects:ObjectsExact",
-            summary="share of captions in which every named object is really in the drawn scene",
+            summary="share of captions in which every named object is really in the made-up scene or clip",
         )
     )

@@ -1,4 +1,4 @@
-"""How much of a scene the encoder saw: a linear probe from image vectors to the objects that are there (ours).
+"""How much of a scene or clip the encoder took in: a linear probe from its vectors to the objects there (ours).
 
 A bridge cannot bring back what the encoder did not see, so the probe's accuracy caps every method.
 """
@@ -13,25 +13,27 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
-from modbridge.demo.scenes import COLOURS, SHAPES
+from modbridge.demo.kinds import KINDS, NAMES, WORLDS
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
-KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 PENALTY = 1e-5
 PROBE = "probe.json"
 
 
 def probe(session: Session, cell: Cell) -> dict[str, float]:
-    """Shares of held-out scenes: `objects` in which a linear probe (logistic regression on image vectors, fitted on the
-    training scenes) finds exactly the (colour, shape) pairs that are there; `colours` and `shapes` each alone."""
-    key = stable_hash([embed_key(session, cell, split, "image") for split in ("train", "test")])
+    """Shares of held-out items: `objects` in which a linear probe (logistic regression on the media's vectors, fitted
+    on the training items) finds exactly the objects that are there; the two words of them (`colours` and `shapes`,
+    `pitches` and `timbres`) each alone."""
+    modality = cell.config.data.train.modality
+    key = stable_hash([embed_key(session, cell, split, modality) for split in ("train", "test")])
 
     def build(out: Path, work: Path) -> None:
-        fit, test = (embeddings(session, cell, split, "image") for split in ("train", "test"))
-        found = accuracy(fit, _there(session, cell, "train", fit), test, _there(session, cell, "test", test))
+        fit, test = (embeddings(session, cell, split, modality) for split in ("train", "test"))
+        there = [_there(session, cell, split, vectors) for split, vectors in (("train", fit), ("test", test))]
+        found = accuracy(fit, there[0], test, there[1], modality)
         (out / PROBE).write_text(json.dumps(found), encoding="utf-8")
         write_manifest(out, {"kind": "probe", "type": "linear"})
 
@@ -41,8 +43,10 @@ def probe(session: Session, cell: Cell) -> dict[str, float]:
     return shares
 
 
-def accuracy(fit: Embeddings, fit_there: torch.Tensor, test: Embeddings, test_there: torch.Tensor) -> dict[str, float]:
-    """The probe's shares. `*_there`: bool (N, 20), which (colour, shape) pairs each scene holds."""
+def accuracy(
+    fit: Embeddings, fit_there: torch.Tensor, test: Embeddings, test_there: torch.Tensor, modality: str = "image"
+) -> dict[str, float]:
+    """The probe's shares. `*_there`: bool (N, K), which of `KINDS[modality]` each item holds."""
     mean, std = fit.values.mean(0), fit.values.std(0) + 1e-8
     x, y = (fit.values - mean) / std, fit_there.to(fit.values)
     weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
@@ -57,17 +61,19 @@ def accuracy(fit: Embeddings, fit_there: torch.Tensor, test: Embeddings, test_th
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        found = ((test.values - mean) / std @ weight + bias > 0).view(-1, len(COLOURS), len(SHAPES))
-    there = test_there.view(-1, len(COLOURS), len(SHAPES))
+        first, second = WORLDS[modality]
+        found = ((test.values - mean) / std @ weight + bias > 0).view(-1, len(first), len(second))
+    there = test_there.view(-1, len(first), len(second))
+    name, other = NAMES[modality]
     return {
         "objects": float((found == there).flatten(1).all(1).double().mean()),
-        "colours": float((found.any(2) == there.any(2)).all(1).double().mean()),
-        "shapes": float((found.any(1) == there.any(1)).all(1).double().mean()),
+        name: float((found.any(2) == there.any(2)).all(1).double().mean()),
+        other: float((found.any(1) == there.any(1)).all(1).double().mean()),
     }
 
 
 def _there(session: Session, cell: Cell, split: str, vectors: Embeddings) -> torch.Tensor:
     source = session.source(getattr(cell.config.data, split))
     rows = {key: i for i, key in enumerate(source.keys())}
-    objects = [{(c, s) for c, s in source.facts(rows[key])["objects"]} for key in vectors.keys]
-    return torch.tensor([[kind in there for kind in KINDS] for there in objects])
+    objects = [{(a, b) for a, b in source.facts(rows[key])["objects"]} for key in vectors.keys]
+    return torch.tensor([[kind in there for kind in KINDS[source.modality]] for there in objects])
