@@ -1,6 +1,6 @@
 """Clips a second of an audio encoder: reading and resampling, features, and the network.
 
-    uv run python benchmarks/audio.py FOLDER              # every sound file beneath it; 48 kHz, 10 s, HTSAT-tiny's sizes
+    uv run python benchmarks/audio.py FOLDER              # all sound files beneath it; 48 kHz, 10 s, HTSAT-tiny
     uv run python benchmarks/audio.py FOLDER --size tiny  # a toy network of the same rate and window
     uv run python benchmarks/audio.py FOLDER --json FILE  # also write every number there
 
