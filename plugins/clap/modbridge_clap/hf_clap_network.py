@@ -19,7 +19,8 @@ _COMPUTED = ("position_ids", "token_type_ids", "relative_position_index", "num_b
 
 
 class Published:
-    """A model's parts, from its folder or the hub. Raises DataError for one that is no CLAP, ArtefactError for damage."""
+    """A model's parts, from its folder or the hub. Raises DataError for one that is no CLAP, ArtefactError for damaged
+    ones."""
 
     def __init__(self, config: HfClapConfig) -> None:
         self.name, self._revision, self._folder = str(config.model), config.revision, config.folder()

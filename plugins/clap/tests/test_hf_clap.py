@@ -531,6 +531,16 @@ def test_a_text_tower_of_one_vector_is_told(unfused: Path, tmp_path: Path) -> No
         clap(folder)
 
 
+def test_a_text_tower_of_nearly_one_vector_is_warned_of(unfused: Path, tmp_path: Path) -> None:
+    folder = broken(unfused, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["text_projection.linear2.bias"] = torch.full_like(weights["text_projection.linear2.bias"], 4.0)
+    (folder / "model.safetensors").unlink()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match="collapsed"):
+        clap(folder)
+
+
 def test_the_hub_offline_fails_at_once_and_paths_are_told_apart(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(SetupError, match="hf download laion/clap-htsat-unfused"):
