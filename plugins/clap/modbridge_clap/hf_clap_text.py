@@ -67,7 +67,7 @@ def check_vocabulary(found: int, expected: int, model: str) -> None:
 
 
 def check_spread(vectors: torch.Tensor, model: str) -> None:
-    """Raise ArtefactError if `SPREAD_PROMPTS`, whose vectors (3, D) these are, all get one vector; warn if nearly so."""
+    """Raise ArtefactError if `SPREAD_PROMPTS`, whose vectors (3, D) these are, all get one vector; warn if nearly."""
     cosines = (vectors @ vectors.T)[torch.triu(torch.ones(3, 3), diagonal=1).bool()]
     if not (cosines < _ONE_VECTOR).any():
         raise ArtefactError(
