@@ -62,6 +62,11 @@ class DiffusionLinkConfig(OneSpaceConfig):
         return float(getattr(self.prior, "radius", 1.0))
 
     @property
+    def title(self) -> str:
+        """Its type, and whether it was trained on text alone."""
+        return self.type if "pairs" in self.prior.needs else f"{self.type} (text-only)"
+
+    @property
     def augments_by(self) -> Augmentation:
         """`augmentation`, but "none" at `start_step` 0, where text vectors are only normalised."""
         return "none" if self.start_step == 0 else self.augmentation
