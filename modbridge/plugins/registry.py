@@ -20,6 +20,7 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("encoder", "open_clip"): "modbridge-clip",
     ("encoder", "hf_clip"): "modbridge-clip",
     ("encoder", "hf_clap"): "modbridge-clap",
+    ("encoder", "laion_clap"): "modbridge-laion-clap",
     ("source", "coco_captions"): "modbridge-clip",
     ("source", "flickr30k"): "modbridge-clip",
     ("source", "audiocaps"): "modbridge-clap",

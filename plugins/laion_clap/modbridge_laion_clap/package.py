@@ -6,6 +6,7 @@ weights of roberta-base to build a network whose checkpoint holds them anyway.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ TEXT_LENGTH = 77
 VOCABULARY = 50_265
 _FUSION = "aff_2d"
 # roberta-base's config.json, where it differs from the library's defaults or might come to
-_ROBERTA_BASE = {
+_ROBERTA_BASE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 514, "type_vocab_size": 1,
     "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
@@ -42,13 +43,14 @@ def _answering(cls: Any, answer: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _same_path() -> Iterator[None]:
-    """Leave sys.path as it was."""
-    before = list(sys.path)
+def _as_before() -> Iterator[None]:
+    """Leave sys.path and Python's random stream, from which something draws when imported, as they were."""
+    path, stream = list(sys.path), random.getstate()
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
+        random.setstate(stream)
 
 
 def _no_tokenizer(name: str, *args: Any, **options: Any) -> None:
@@ -56,7 +58,7 @@ def _no_tokenizer(name: str, *args: Any, **options: Any) -> None:
 
 
 with ExitStack() as _held:
-    _held.enter_context(_same_path())
+    _held.enter_context(_as_before())
     for _cls in (BertTokenizer, RobertaTokenizer, BartTokenizer):
         _held.enter_context(_answering(_cls, _no_tokenizer))
     from laion_clap.clap_module.factory import create_model  # type: ignore[import-not-found,import-untyped,unused-ignore]
