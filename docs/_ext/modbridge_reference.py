@@ -1,15 +1,19 @@
 """Writes the reference from the code: config fields, components, verbs, hooks.
 
 A Sphinx extension: the pages are made anew in docs/reference/generated before a build reads any source. Only this
-repository's own plugins are described, whatever else is installed. Tests call `write_reference` by itself.
+repository's own plugins are described, whatever else is installed: those of the workspace as they are loaded, those
+outside it from their folders, since they are installed in environments of their own. Tests call `write_reference` by
+itself.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,10 +41,19 @@ COLUMNS = ("field", "type", "default", "changes", "meaning")
 CHANGES = {"everything": "the fit", "cross": "crossing", "augment": "augmenting", "decode": "decoding", "nothing": "-"}
 
 
+def _pyproject(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+
+
+def outside() -> list[Path]:
+    """The folders of the distributions that are not of the workspace."""
+    return [ROOT / name for name in _pyproject(ROOT)["tool"]["uv"]["workspace"].get("exclude", [])]
+
+
 def first_party() -> set[str]:
-    """The distributions of this repository."""
-    projects = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
-    return {tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in projects}
+    """The distributions of this repository's workspace."""
+    members = {path.parent for path in ROOT.glob("plugins/*/pyproject.toml")} - set(outside())
+    return {str(_pyproject(folder)["project"]["name"]) for folder in {ROOT, *members}}
 
 
 def own_plugins() -> Plugins:
@@ -62,6 +75,24 @@ def own_components(plugins: Plugins) -> list[ComponentSpec]:
     """The components of the first-party plugins, in the order of their kinds."""
     ours = {info.name for info in plugins.infos if info.distribution in first_party()}
     return [spec for spec in plugins.registry if spec.plugin in ours]
+
+
+def outside_components() -> list[tuple[ComponentSpec, Path]]:
+    """The components of the distributions outside the workspace, and their folders. Configs import nothing heavy, so
+    they can be read without what the components need."""
+    found: list[tuple[ComponentSpec, Path]] = []
+    for folder in outside():
+        specs: list[ComponentSpec] = []
+        sys.path.insert(0, str(folder))
+        try:
+            for module in _pyproject(folder)["project"]["entry-points"]["modbridge"].values():
+                importlib.import_module(module).modbridge_components(specs.append)
+            for spec in specs:
+                spec.load_config()
+        finally:
+            sys.path.remove(str(folder))
+        found += [(spec, folder) for spec in specs]
+    return found
 
 
 def write_reference(folder: Path, plugins: Plugins | None = None) -> list[Path]:
@@ -88,7 +119,7 @@ def config_page(registry: Registry) -> str:
 
 def components_page(plugins: Plugins) -> str:
     """Every component of every kind: a heading, what it is, its fields, its example."""
-    specs = own_components(plugins)
+    specs, apart = own_components(plugins), outside_components()
     parts = []
     for kind in KINDS:
         members = [spec for spec in specs if spec.kind == kind]
@@ -96,6 +127,7 @@ def components_page(plugins: Plugins) -> str:
             continue
         parts.append(f"## {kind.capitalize()}s\n" if kind != "vocabulary" else "## Vocabularies\n")
         parts += [_component(spec, plugins) for spec in members]
+        parts += [_outside_component(spec, folder) for spec, folder in apart if spec.kind == kind]
     return "\n".join(parts)
 
 
@@ -104,6 +136,17 @@ def _component(spec: ComponentSpec, plugins: Plugins) -> str:
     return (
         f"### {spec.kind} `{spec.name}`\n\n"
         f"From `{info.distribution}`: {spec.summary.rstrip('.')}. Code: `{spec.impl}`.\n\n"
+        f"{_docstrings(spec.impl)}\n\n{fields(spec.load_config())}"
+    )
+
+
+def _outside_component(spec: ComponentSpec, folder: Path) -> str:
+    name = _pyproject(folder)["project"]["name"]
+    place = folder.relative_to(ROOT)
+    return (
+        f"### {spec.kind} `{spec.name}`, in an environment of its own\n\n"
+        f"From `{name}`: {spec.summary.rstrip('.')}. Code: `{spec.impl}`. It is not installed with the workspace; "
+        f"`uv sync --project {place}` makes its environment, and `{place}/README.md` tells the rest.\n\n"
         f"{_docstrings(spec.impl)}\n\n{fields(spec.load_config())}"
     )
 
