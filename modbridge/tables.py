@@ -27,8 +27,9 @@ MEASURES = (
 )
 # What a row is about, beside its measures; and what is kept in JSON but not shown in the table.
 ABOUT = {"cell", "needs", "n", "tokenizer", "notes"}
-HIDDEN = ABOUT | {"r_at_5", "r_at_10", "bleu_2", "bleu_3"}
+HIDDEN = ABOUT | {"r_at_5", "r_at_10", "bleu_2", "bleu_3", "vocab_ratio_full", "vocab_ratio_avg"}
 HEADINGS = {
+    "cell": "row",
     "gap_norm": "gap norm",
     "paired_cosine": "paired cos",
     "unpaired_cosine": "unpaired cos",
@@ -42,6 +43,12 @@ HEADINGS = {
     "meteor": "METEOR",
     "spice": "SPICE",
     "objects_exact": "objects exact",
+    "cider_d": "CIDEr-D",
+    "spider": "SPIDEr",
+    "spider_fl": "SPIDEr-FL",
+    "fense": "FENSE",
+    "sbert_sim": "SBERT-sim",
+    "fer": "FER",
     "gap_closed": "gap closed",
 }
 # Every column of numbers that modbridge itself fills; metrics of other plugins have more.
@@ -157,6 +164,9 @@ def columns_of(rows: Iterable[Row]) -> list[str]:
     measures = [c for c in MEASURES if c in shown]
     rest = [c for c in shown if c not in {*NAMES, *MEASURES, *varied, "gap_closed"}]
     last = [c for c in ("gap_closed",) if c in shown]
+    told = {tuple(str(row.get(c)) for c in names + varied) for row in rows}
+    if len(told) < len(rows) and "row" not in shown and all(row.get("cell") for row in rows):
+        names = ["cell", *names]  # nothing else tells the rows apart
     return names + varied + measures + rest + last
 
 
