@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from huggingface_hub import try_to_load_from_cache
 
-from modbridge.errors import SetupError
-from modbridge.hub import no_network
+from modbridge.hub import require_network
 
 T = TypeVar("T")
 
@@ -19,22 +18,15 @@ def from_hub(load: Callable[[bool], T], repo: str, probes: Sequence[str], what: 
 
     Raises SetupError if it would have to be fetched and cannot be; else what `load` raises.
     """
+    remedy = (
+        f"Check the spelling; where there is a network, fetch it beforehand with `hf download {repo}`; or give the path "
+        f"of a local copy."
+    )
     if any(isinstance(try_to_load_from_cache(repo, name), str) for name in probes):
         try:
             return load(True)
         except (OSError, ValueError):  # cached in part only, most likely: go on by network
-            require_network(f"the {what} {repo!r} cannot be loaded from what is cached", repo)
+            require_network(f"the {what} {repo!r} cannot be loaded from what is cached; the rest of it", remedy)
     else:
-        require_network(f"the {what} {repo!r} is neither a folder here nor in the cache", repo)
+        require_network(f"the {what} {repo!r} is no folder here and", remedy)
     return load(False)
-
-
-def require_network(problem: str, repo: str) -> None:
-    """Raise SetupError unless the hub answers. Its own client tries again for 23 s, or for twice that."""
-    reason = no_network()
-    if reason is None:
-        return
-    raise SetupError(
-        f"{problem}, and {reason}. Check the spelling; where there is a network, fetch it beforehand with "
-        f"`hf download {repo}`; or give the path of a local copy."
-    )

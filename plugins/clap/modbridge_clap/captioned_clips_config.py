@@ -15,7 +15,7 @@ NAME_FIELDS = ("youtube_id", "audiocap_id", "start", "end", "start_ms", "end_ms"
 class CaptionedClipsConfig(SourceConfig):
     """What both sources share: a table of captions (CSV, plain or .gz), and the folder of its clips."""
 
-    modality: Literal["audio"] = "audio"  # type: ignore[assignment]
+    modality: Literal["audio"] = "audio"
     """The modality of its items beside their texts."""
     captions: str = Field(description="the CSV of captions, plain or .gz")
     audio: str | None = Field(default=None, description="the folder of clips; without it the source has only texts")

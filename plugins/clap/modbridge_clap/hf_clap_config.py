@@ -15,8 +15,8 @@ from modbridge.config.contrastive import TrainConfig, WordsConfig
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
+from modbridge.store.keys import file_digest
 from modbridge_clap.hf_clap_shapes import filled, inline_problem, shape_problem
-from modbridge_clap.published import file_digest
 
 MODALITIES = ("audio", "text")
 HUB_DIMENSIONS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
+from modbridge.pretrained import lower_precision
 from modbridge.training import derived_seed
 from modbridge.words import PAD, START, WordTokenizer
 from modbridge_clap.hf_clap_config import HfClapConfig
@@ -41,7 +41,6 @@ from modbridge_clap.hf_clap_text import (
 )
 
 _WORDS_FILE = "vocabulary.json"
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class HfClapEncoder(Encoder[HfClapConfig]):
@@ -201,19 +200,14 @@ class HfClapEncoder(Encoder[HfClapConfig]):
 
     def _text(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         network: Any = self._built()
-        with self._lower_precision():
+        with lower_precision(self.config.precision, self.device):
             found = network.get_text_features(input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
         return vectors(found)
 
     def _sound(self, mels: torch.Tensor, longer: torch.Tensor) -> torch.Tensor:
         network: Any = self._built()
-        with self._lower_precision():
+        with lower_precision(self.config.precision, self.device):
             found = network.get_audio_features(
                 input_features=mels.to(self.device), is_longer=longer[:, None].to(self.device)
             )
         return vectors(found)
-
-    def _lower_precision(self) -> AbstractContextManager[Any]:
-        """Autocast to "bf16" or "fp16" on the device; nothing for "fp32". Weights stay as they are."""
-        precision = self.config.precision
-        return torch.autocast(self.device.type, _DTYPES[precision]) if precision in _DTYPES else nullcontext()

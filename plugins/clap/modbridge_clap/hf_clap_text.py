@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modbridge.errors import ArtefactError
+from modbridge.pretrained import check_vocabulary
 from modbridge.words import PAD
 
 Tokenize = Callable[[str], torch.Tensor]
@@ -54,16 +55,6 @@ def padded(texts: Sequence[torch.Tensor], pad: int) -> dict[str, torch.Tensor]:
     rows = torch.nn.utils.rnn.pad_sequence(bare, batch_first=True, padding_value=pad)
     lengths = torch.tensor([len(ids) for ids in bare])
     return {"input_ids": rows, "attention_mask": (torch.arange(rows.shape[1]) < lengths[:, None]).long()}
-
-
-def check_vocabulary(found: int, expected: int, model: str) -> None:
-    """Raise ArtefactError unless a tokenizer is of the size its model expects: libraries may hand out empty ones
-    without a word. A tenth may be missing, since embedding tables are padded."""
-    if not 0.9 * expected <= found <= expected:
-        raise ArtefactError(
-            f"the tokenizer of {model} has {found} tokens, its text tower {expected}: the tokenizer's files are "
-            f"missing or belong to another model. Fetch them again."
-        )
 
 
 def check_spread(vectors: torch.Tensor, model: str) -> None:

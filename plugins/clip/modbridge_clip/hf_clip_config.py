@@ -13,7 +13,8 @@ from modbridge.config.component import Affects
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
-from modbridge_clip.known import HUB_DIMENSIONS, SAME_WEIGHTS, file_digest
+from modbridge.store.keys import file_digest
+from modbridge_clip.known import HUB_DIMENSIONS, SAME_WEIGHTS
 
 MODALITIES = ("image", "text")
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")

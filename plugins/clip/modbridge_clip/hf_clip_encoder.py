@@ -14,8 +14,8 @@ from modbridge.hub import from_hub
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.media import load_image
+from modbridge.pretrained import check_vocabulary, lower_precision
 from modbridge_clip.hf_clip_config import HfClipConfig
-from modbridge_clip.open_clip_encoder import check_vocabulary, lower_precision
 
 KINDS = ("clip", "siglip", "siglip2")
 

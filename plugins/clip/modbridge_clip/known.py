@@ -5,9 +5,6 @@ Imports only the standard library.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 # The same weights, published for transformers and for open_clip: one space, named after open_clip. Only pairs whose
 # image preprocessing agrees as well are listed.
 SAME_WEIGHTS = {
@@ -49,19 +46,3 @@ HUB_DIMENSIONS = {
     "google/siglip2-so400m-patch14-384": 1152,
     "google/siglip2-so400m-patch16-256": 1152,
 }
-
-_SAMPLES, _SAMPLE_BYTES = 16, 65536
-
-
-def file_digest(path: Path) -> str:
-    """Ten hex digits that tell one weights file from another: its size and sixteen samples spread over it.
-
-    Reads 1 MB at most, so that a plan can be checked without reading gigabytes.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for i in range(_SAMPLES):
-            file.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:10]

@@ -17,7 +17,7 @@ from modbridge.config.contrastive import TrainConfig, WordsConfig
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError, SetupError
 from modbridge.spaces import Port, Space
-from modbridge_clip.known import file_digest
+from modbridge.store.keys import file_digest
 
 MODALITIES = ("image", "text")
 RANDOM = "random"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,13 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
 from modbridge.media import load_image
+from modbridge.pretrained import check_vocabulary, lower_precision
 from modbridge.training import derived_seed
 from modbridge.words import WordTokenizer
 from modbridge_clip.network import build_network, find_weights, load_weights, preprocess_config
 from modbridge_clip.open_clip_config import CLIP_VOCABULARY, OpenClipConfig
 
 _MODEL_FILE, _WORDS_FILE = "open_clip_config.json", "vocabulary.json"
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def lower_precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast to "bf16" or "fp16" on the device; nothing for "fp32". Weights stay as they are."""
-    return torch.autocast(device.type, _DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
 
 class OpenClipEncoder(Encoder[OpenClipConfig]):
@@ -197,13 +191,3 @@ def _set_end(text: dict[str, Any], end: int) -> None:
     """Tell a tower that pools at the end token which one that is; open_clip's default is another tokenizer's."""
     if text.get("pool_type") == "eos":
         text["eos_id"] = end
-
-
-def check_vocabulary(found: int, expected: int, model: str) -> None:
-    """Raise ArtefactError unless a tokenizer is of the size its model expects: libraries may hand out empty ones
-    without a word. A tenth may be missing, since embedding tables are padded."""
-    if not 0.9 * expected <= found <= expected:
-        raise ArtefactError(
-            f"the tokenizer of {model} has {found} tokens, its text tower {expected}: the tokenizer's files are "
-            f"missing or belong to another model. Fetch them again."
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +11,11 @@ from modbridge.config.component import Affects
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
+from modbridge.store.keys import file_digest
 
 MODALITIES = ("audio", "text")
 DIMENSION = 512  # of every network of the package, whatever its audio tower
 PUBLISHED = "https://huggingface.co/lukewys/laion_clap"
-_SAMPLES, _SAMPLE_BYTES = 16, 65536
 
 
 class LaionClapConfig(EncoderConfig):
@@ -101,14 +100,3 @@ class LaionClapConfig(EncoderConfig):
             raise PortError(f"the encoder 'laion_clap' takes {', '.join(MODALITIES)}; found {modality!r}.")
         path = self.file()
         return Port(space=Space(id=f"laion_clap/{path.stem}-{file_digest(path)}", dim=DIMENSION), modality=modality)
-
-
-def file_digest(path: Path) -> str:
-    """Ten hex digits that tell one weights file from another: its size and sixteen samples spread over it."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for i in range(_SAMPLES):
-            file.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:10]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,13 +12,12 @@ from modbridge.audio import load_audio
 from modbridge.errors import DataError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
+from modbridge.pretrained import lower_precision
 from modbridge_laion_clap.checkpoint import load_weights, read_checkpoint
 from modbridge_laion_clap.config import LaionClapConfig
 from modbridge_laion_clap.features import Clip, LaionFeatures, averaged, stacked
 from modbridge_laion_clap.package import HOP, LENGTH, RATE, TEXT_LENGTH, VOCABULARY, draw_network, log_mel
 from modbridge_laion_clap.text import SPREAD_PROMPTS, RobertaTokens, check_spread
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LaionClapEncoder(Encoder[LaionClapConfig]):
@@ -63,7 +61,7 @@ class LaionClapEncoder(Encoder[LaionClapConfig]):
 
     def embed(self, batch: dict[str, torch.Tensor], modality: str) -> torch.Tensor:
         if modality == "text":
-            with self._lower_precision():
+            with lower_precision(self.config.precision, self.device):
                 found = self._network.encode_text(batch, device=self.device)
             return _unit(found)
         size = self.config.batch_size
@@ -82,15 +80,10 @@ class LaionClapEncoder(Encoder[LaionClapConfig]):
     def _sound(self, windows: torch.Tensor, longer: torch.Tensor) -> torch.Tensor:
         """Unit vectors of windows: samples, or a fused network's log-mels."""
         name = "mel_fusion" if self.config.fusion else "waveform"
-        with self._lower_precision():
+        with lower_precision(self.config.precision, self.device):
             found = self._network.encode_audio({name: windows, "longer": longer[:, None]}, device=self.device)
             found = self._network.audio_projection(found["embedding"])
         return _unit(found)
-
-    def _lower_precision(self) -> AbstractContextManager[Any]:
-        """Autocast to "bf16" or "fp16" on the device; nothing for "fp32". Weights stay as they are."""
-        precision = self.config.precision
-        return torch.autocast(self.device.type, _DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
 
 def _unit(values: torch.Tensor) -> torch.Tensor:
