@@ -19,8 +19,8 @@ def from_hub(load: Callable[[bool], T], repo: str, probes: Sequence[str], what: 
     Raises SetupError if it would have to be fetched and cannot be; else what `load` raises.
     """
     remedy = (
-        f"Check the spelling; where there is a network, fetch it beforehand with `hf download {repo}`; or give the path "
-        f"of a local copy."
+        f"Check the spelling; where there is a network, fetch it beforehand with `hf download {repo}`; or give the "
+        f"path of a local copy."
     )
     if any(isinstance(try_to_load_from_cache(repo, name), str) for name in probes):
         try:
