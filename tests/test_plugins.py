@@ -137,3 +137,10 @@ def test_entry_points_that_cannot_load_are_candidates_like_others() -> None:
     plugins = Plugins()
     info = plugins.load(Candidate("ghost", "ghost-dist", "1.0", boom))
     assert (info.status, info.error) == ("broken", "ImportError: gone")
+
+
+def test_what_lives_in_an_environment_of_its_own_is_not_recommended_to_pip() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Plugins.discover(environ={}).registry.get("encoder", "laion_clap")
+    assert "an environment of its own" in str(caught.value)
+    assert "pip install" not in str(caught.value)

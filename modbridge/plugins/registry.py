@@ -15,6 +15,10 @@ from modbridge.errors import ConfigError, PluginError, Problem, SetupError
 
 KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric")
 
+# Distributions that would change the versions of others beside them.
+APART: Mapping[str, str] = {
+    "modbridge-laion-clap": "it takes numpy below 2, hence an environment of its own (plugins/laion_clap/README.md)"
+}
 # Where the parts of a config that asks for them come from, when they are not installed.
 FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("encoder", "open_clip"): "modbridge-clip",
@@ -144,7 +148,8 @@ class Registry:
             parts.append(f"did you mean {' or '.join(map(repr, close))}?")
         home = FIRST_PARTY.get((kind, name))
         if home:
-            parts.append(f"it is provided by {home}, which is not installed or was switched off: pip install {home}")
+            remedy = APART.get(home, f"pip install {home}")
+            parts.append(f"it is provided by {home}, which is not installed or was switched off: {remedy}")
         elsewhere = [of for of in KINDS if (of, name) in self._specs]
         if elsewhere:
             parts.append(f"{name!r} is a {elsewhere[0]}")
