@@ -27,7 +27,7 @@ class DiffusionLinkConfig(OneSpaceConfig):
     start_step: Annotated[Step | Literal["auto"], Affects("cross"), Affects("augment")] = Field(
         default=200, validate_default=True
     )
-    """The noise level that vectors of either side are put at (200 is ours; SEED: 50, to be searched for each task). The
+    """The noise level that vectors of either side are put at (200 is ours; SEED: index 50, here 51, to be searched). The
     noise and the first network call are at index `start_step` - 1; 0 does neither. `auto` (ours) takes the level with
     the highest cosine between held-out source vectors and their texts."""
     num_steps: Annotated[int, Affects("cross"), Affects("augment")] = Field(default=1, ge=1)
