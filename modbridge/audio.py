@@ -65,7 +65,10 @@ def load_audio(item: Any, sample_rate: int) -> Samples:
         bad = int((~np.isfinite(samples)).sum())
         raise DataError(f"{name}: {bad} of its {samples.size} samples are NaN or infinite. Mend it, or leave it out.")
     mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float64)
-    return _resampled(mono.astype(np.float32), int(rate), sample_rate)
+    single = mono.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise DataError(f"{name}: samples up to {np.abs(mono).max():.3g}, beyond what float32 holds; expected -1 to 1.")
+    return _resampled(single, int(rate), sample_rate)
 
 
 def window_starts(total: int, length: int) -> list[int]:

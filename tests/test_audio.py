@@ -190,3 +190,8 @@ def test_a_random_crop_depends_on_seed_and_clip_alone() -> None:
     number = int(hashlib.sha256(b"5:crop:" + clip.tobytes()).hexdigest()[:32], 16)
     assert drawn(clip, 5, 991) == number * 991 // 2**128
     np.testing.assert_array_equal(first, clip[drawn(clip, 5, 991) :][:10])
+
+
+def test_samples_beyond_float32_are_refused() -> None:
+    with pytest.raises(DataError, match="beyond what float32 holds"), np.errstate(over="ignore"):
+        load_audio(Sound(np.full(100, 1e300), 8000), 8000)

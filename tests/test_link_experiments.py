@@ -96,7 +96,7 @@ def test_each_experiment_runs_in_small(
         supervised = "captioner paired" in row["training"]
         assert supervised == (name == "supervised")
         if row["bridge"] == "diffusion_link" and not supervised:
-            assert row["training"] == PAIRED
+            assert row["training"] == PAIRED, row["cell"]
         if row["bridge"] == "diffusion_link (text-only)":
             assert row["training"] == TEXT_ONLY
 

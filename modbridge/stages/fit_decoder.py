@@ -60,7 +60,7 @@ def decoder_key(session: Session, cell: Cell) -> str:
     what its weights are chosen by."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
     taught: list[Any] = [augmenter.key_fields("augment"), _draws(cell)]
-    if cell.config.supervised:
+    if cell.config.supervised and config.weights is None:
         modality = cell.config.data.train.modality
         media = [embed_key(session, cell, "train", modality), left_out(session, cell, "train", modality)]
         taught = ["supervised", augmenter.key_fields("cross"), *media, cell.config.data.pairs]

@@ -191,7 +191,7 @@ def data_notes(session: Session, cell: Cell) -> dict[str, str]:
     """What a reader of a table must know of the items: how many are missing or unreadable, how many pairs are known."""
     notes = {}
     data = cell.config.data
-    for split in ("train", "validation", "test"):
+    for split in ("train", "unpaired", "validation", "test"):
         config = getattr(data, split)
         if config is None:
             continue

@@ -39,6 +39,16 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def model_digest(folder: Path) -> str | None:
+    """Digits that tell one model's folder from another: those of each weights file, then of all its settings
+    (tokenizer, preprocessing). None if it holds no weights."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    settings = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".model") and p.is_file()):
+        settings.update(f"{path.name} {file_hash(path)}\n".encode())
+    return "-".join([*map(file_digest, weights), settings.hexdigest()[:6]]) if weights else None
+
+
 def file_digest(path: Path) -> str:
     """Ten hex digits that tell one weights file from another: its size and sixteen samples spread over it.
 

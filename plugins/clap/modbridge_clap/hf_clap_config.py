@@ -15,7 +15,7 @@ from modbridge.config.contrastive import TrainConfig, WordsConfig
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
-from modbridge.store.keys import file_digest
+from modbridge.store.keys import model_digest
 from modbridge_clap.hf_clap_shapes import filled, inline_problem, shape_problem
 
 MODALITIES = ("audio", "text")
@@ -166,10 +166,10 @@ class HfClapConfig(EncoderConfig):
         folder = self.folder()
         if folder is None:
             return f"hf/{self.model}" + (f"@{self.revision}" if self.revision else "")
-        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-        if not weights:
+        digest = model_digest(folder)
+        if digest is None:
             raise DataError(f"model {self.model}: the folder has no weights (*.safetensors or *.bin).")
-        return f"hf/{folder.resolve().name}-" + "-".join(file_digest(path) for path in weights)
+        return f"hf/{folder.resolve().name}-{digest}"
 
     def _dim(self) -> int | None:
         if not isinstance(self.model, str):

@@ -13,7 +13,7 @@ from modbridge.config.component import Affects
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
-from modbridge.store.keys import file_digest
+from modbridge.store.keys import model_digest
 from modbridge_clip.known import HUB_DIMENSIONS, SAME_WEIGHTS
 
 MODALITIES = ("image", "text")
@@ -67,10 +67,10 @@ class HfClipConfig(EncoderConfig):
     def _space_id(self) -> str:
         folder = self.folder()
         if folder is not None:
-            weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-            if not weights:
+            digest = model_digest(folder)
+            if digest is None:
                 raise DataError(f"model {self.model}: the folder has no weights (*.safetensors or *.bin).")
-            return f"hf/{folder.resolve().name}-" + "-".join(file_digest(path) for path in weights)
+            return f"hf/{folder.resolve().name}-{digest}"
         if self.revision in (None, "main") and self.model in SAME_WEIGHTS:
             return SAME_WEIGHTS[self.model]
         return f"hf/{self.model}" + (f"@{self.revision}" if self.revision else "")

@@ -77,7 +77,7 @@ class LinkDDPM(DiffusionPrior[LinkDDPMConfig]):
         config = self.config
         text = self.checked(clean)
         self.require_norm(text, self.scale, "scale")
-        pairs = self._pairs(clean, observed) if config.train_on == "pairs" else None
+        pairs = self._pairs(clean, observed) if config.takes_pairs else None
         for part in closed_forms(self.network):
             if isinstance(part, Affine) and pairs is not None:
                 weight = len(pairs.text) / (2 * part.dim) if config.pair_weight == "auto" else config.pair_weight

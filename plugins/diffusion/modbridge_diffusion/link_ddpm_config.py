@@ -98,8 +98,13 @@ class LinkDDPMConfig(PriorConfig):
         return self
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether anything of it is learnt from pairs; without both losses and the affine map nothing is."""
+        return self.train_on == "pairs" and bool(self.cross_sample or self.topology or self.affine)
+
+    @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"text", "pairs"} if self.train_on == "pairs" else {"text"})
+        return frozenset({"text", "pairs"} if self.takes_pairs else {"text"})
 
     def norm(self, dim: int) -> float:
         """The norm that vectors of `dim` numbers are brought to."""
