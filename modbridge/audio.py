@@ -108,6 +108,11 @@ def _read(path: Path) -> tuple[NDArray[Any], int]:
         if _cut_off(path):
             raise DataError(f"sound {path}: the file is cut off. Fetch it again, or leave the item out.")
         with soundfile.SoundFile(str(path)) as file:
+            if file.format == "MP3" and not _length_told(path):
+                raise DataError(
+                    f"sound {path}: an MP3 without a header that tells its length, which would be guessed from its "
+                    f"size and read in part. Convert it, say `ffmpeg -i IN.mp3 OUT.flac`, or leave the item out."
+                )
             told, rate = file.frames, file.samplerate
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:  # TypeError: a headerless .raw
@@ -142,6 +147,19 @@ def _cut_off(path: Path) -> bool:
                 return length < _UNKNOWN_SIZE and at + 8 + length > size
             at += 8 + length + length % 2
         return True  # it ends before its samples begin
+
+
+def _length_told(path: Path) -> bool:
+    """Whether an MP3's first frame holds the header of Xing (also named Info) or VBRI, with the number of frames."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # a tag before the sound; its length has seven bits a byte
+            size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            file.seek(10 + size)
+        else:
+            file.seek(0)
+        frame = file.read(4096)  # a frame is shorter, and padding may come before it
+    return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _page_incomplete(file: BinaryIO, size: int) -> bool:

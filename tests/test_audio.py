@@ -195,3 +195,18 @@ def test_a_random_crop_depends_on_seed_and_clip_alone() -> None:
 def test_samples_beyond_float32_are_refused() -> None:
     with pytest.raises(DataError, match="beyond what float32 holds"), np.errstate(over="ignore"):
         load_audio(Sound(np.full(100, 1e300), 8000), 8000)
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_that_does_not_tell_its_length_is_refused(tmp_path: Path, mode: str) -> None:
+    """Without its first frame, which holds the header, a file of variable bit rate would be read in part."""
+    whole, bare = tmp_path / "whole.mp3", tmp_path / "bare.mp3"
+    noise = 0.3 * np.random.default_rng(0).standard_normal(12 * 44_100)
+    soundfile.write(str(whole), noise, 44_100, format="MP3", bitrate_mode=mode, compression_level=0.3)
+    content = whole.read_bytes()
+    rates = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]  # kbit/s of MPEG 1, layer III
+    first = 144_000 * rates[content[2] >> 4] // 44_100 + (content[2] >> 1 & 1)
+    bare.write_bytes(content[first:])
+    assert abs(len(load_audio(whole, 44_100)) - 12 * 44_100) < 3_000
+    with pytest.raises(DataError, match=r"bare\.mp3: an MP3 without a header"):
+        load_audio(bare, 44_100)

@@ -200,9 +200,12 @@ def data_notes(session: Session, cell: Cell) -> dict[str, str]:
         if source.skipped:
             notes[f"data.{split}"] = f"{absent} (the first {source.skipped[0]})"
     modality = data.train.modality
-    unread = left_out(session, cell, held_out_from(cell, None), modality)
-    if unread:
-        notes["unreadable"] = f"{len(unread)} {modality} items could not be read and were left out ({unread[0]} ...)"
+    learnt = {"train"} if {"source", "pairs"} & set(needs(cell)) else set()
+    for split in sorted(learnt | {held_out_from(cell, None)}):
+        unread = left_out(session, cell, split, modality)
+        if unread:
+            told = f"{len(unread)} {modality} items could not be read and were left out ({unread[0]} ...)"
+            notes[f"data.{split}, unreadable"] = told
     if data.pairs is not None and "pairs" in needs(cell):
         notes["data.pairs"] = f"{data.pairs} training items are known as pairs"
     return notes

@@ -28,8 +28,8 @@ class DiffusionLinkConfig(OneSpaceConfig):
         default=200, validate_default=True
     )
     """The noise level that vectors of either side are put at (200 is ours; SEED: index 50, here 51, to be searched).
-    The noise and the first network call are at index `start_step` - 1; 0 does neither. `auto` (ours) takes the level
-    with the highest cosine between held-out source vectors and their texts."""
+    The noise and the first network call are at index `start_step` - 1 (at index 0 none is drawn); 0 does neither.
+    `auto` (ours) takes the level with the highest cosine between held-out source vectors and their texts."""
     num_steps: Annotated[int, Affects("cross"), Affects("augment")] = Field(default=1, ge=1)
     """Network calls a vector [SEED: 1, whose one guess is the result]. More walk down by DDIM with eta 0."""
     add_noise: Annotated[bool, Affects("cross"), Affects("augment")] = True
