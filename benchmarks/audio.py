@@ -79,7 +79,7 @@ def measure(files: Sequence[Path], size: str, batch: int) -> dict[str, Any]:
     fit = [part[: features.length] for part in samples]
     other, extracting = timed(theirs, fit)
     apart = max(
-        float((clip.mels[0] - mel).abs().max())
+        float((clip.windows[0] - mel).abs().max())
         for clip, mel, part in zip(clips, other, samples, strict=True)
         if len(part) <= features.length
     )

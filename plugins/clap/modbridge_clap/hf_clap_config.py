@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from modbridge.config.component import Affects
+from modbridge.config.clips import ClipEncoderConfig
 from modbridge.config.contrastive import TrainConfig, WordsConfig
-from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
 from modbridge.store.keys import model_digest
@@ -37,7 +36,7 @@ class BytesConfig(BaseModel):
     type: Literal["bytes"]
 
 
-class HfClapConfig(EncoderConfig):
+class HfClapConfig(ClipEncoderConfig):
     """Sounds and texts through a CLAP model (Wu et al. 2023) in Hugging Face's format. Vectors are L2-normalised.
 
     Sample rate, window length and dimension are the model's.
@@ -59,28 +58,6 @@ class HfClapConfig(EncoderConfig):
         default=None,
         description="of an inline model: {type: words} learns its words from the training captions, {type: bytes} "
         "reads bytes. Other models bring their own",
-    )
-    long_clips: Literal["crop", "mean", "fusion"] | None = Field(
-        default=None,
-        description="what becomes of clips longer than the model's window. crop: one window of it (`crop` says "
-        "which); mean: the mean of the vectors of windows side by side, the last one moved back to the clip's end; "
-        "fusion: the whole, shrunken, and a window of each third (fused models only). By default fusion for fused "
-        "models, crop for others (ours; the weights were trained with random crops)",
-    )
-    crop: Literal["centre", "start", "random"] = Field(
-        default="centre",
-        description="which window `long_clips: crop` takes. random: drawn from `crop_seed` and the clip's samples, so "
-        "the same in any batch and run. Default ours",
-    )
-    crop_seed: int = Field(
-        default=0, description="decides, with the clip's samples, on random crops and on fusion's windows"
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the matrix products")
-    batch_size: Annotated[int, Affects("nothing")] = Field(
-        default=32, ge=1, description="items (of sounds: windows) embedded at once"
-    )
-    workers: Annotated[int, Affects("nothing")] = Field(
-        default=0, ge=0, description="processes that read and prepare sounds; 0: none but the main one"
     )
 
     @field_validator("model")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from modbridge.audio import load_audio
+from modbridge.clips import Clip, clip_vectors, stacked
 from modbridge.config.contrastive import WordsConfig
 from modbridge.contrastive import Captions, Media, train_dual_encoder
 from modbridge.errors import ArtefactError, DataError
@@ -17,11 +18,11 @@ from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
-from modbridge.pretrained import lower_precision
+from modbridge.pretrained import SPREAD_PROMPTS, check_spread, lower_precision
 from modbridge.training import derived_seed
 from modbridge.words import PAD, START, WordTokenizer
 from modbridge_clap.hf_clap_config import HfClapConfig
-from modbridge_clap.hf_clap_features import ClapFeatures, Clip, averaged, stacked
+from modbridge_clap.hf_clap_features import ClapFeatures
 from modbridge_clap.hf_clap_network import (
     Published,
     draw_extractor,
@@ -32,11 +33,9 @@ from modbridge_clap.hf_clap_network import (
 )
 from modbridge_clap.hf_clap_shapes import filled
 from modbridge_clap.hf_clap_text import (
-    SPREAD_PROMPTS,
     ByteTokenizer,
     OwnTokenizer,
     Tokenize,
-    check_spread,
     padded,
 )
 
@@ -86,14 +85,7 @@ class HfClapEncoder(Encoder[HfClapConfig]):
     def embed(self, batch: dict[str, torch.Tensor], modality: str) -> torch.Tensor:
         if modality == "text":
             return self._text(batch["input_ids"], batch["attention_mask"])
-        size = self.config.batch_size
-        windows = torch.cat(
-            [
-                self._sound(batch["mels"][at : at + size], batch["longer"][at : at + size])
-                for at in range(0, len(batch["mels"]), size)
-            ]
-        )
-        return torch.nn.functional.normalize(averaged(windows, batch["counts"]), dim=-1)
+        return clip_vectors(batch, self._sound, self.config.batch_size)
 
     def fit(self, source: Source[Any], fitting: Fitting) -> None:
         """Train both towers on a source's sounds and captions; one caption a sound and epoch, and of a long sound the
@@ -113,7 +105,7 @@ class HfClapEncoder(Encoder[HfClapConfig]):
         cropped = ClapFeatures(self._extractor, "crop", self.config.crop, self.config.crop_seed)
 
         def mel(row: int) -> torch.Tensor:
-            return cropped(load_audio(source.media(row), cropped.rate)).mels[0]
+            return cropped(load_audio(source.media(row), cropped.rate)).windows[0]
 
         train_dual_encoder(
             "hf_clap",
@@ -173,7 +165,7 @@ class HfClapEncoder(Encoder[HfClapConfig]):
         self._take_extractor(published.extractor)
         self._tokenize, self._pad = OwnTokenizer(published.tokenizer(), text, name), text.pad_token_id
         self._network = published.network().to(self.device).eval()
-        check_spread(self.encode(SPREAD_PROMPTS, "text").values.cpu(), name)
+        check_spread(self.encode(SPREAD_PROMPTS, "text").values.cpu(), f"model {name}")
 
     def _take_extractor(self, extractor: Any) -> None:
         self._extractor = extractor

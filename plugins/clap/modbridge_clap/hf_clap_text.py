@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from modbridge.errors import ArtefactError
 from modbridge.pretrained import check_vocabulary
 from modbridge.words import PAD
 
@@ -16,9 +14,6 @@ Tokenize = Callable[[str], torch.Tensor]
 """A text as int64 (L,): start, tokens, end, and maybe padding."""
 
 _BYTE_START, _BYTE_END, _FIRST_BYTE = 1, 2, 3
-SPREAD_PROMPTS = ("a dog barks", "heavy rain falls on a roof", "people are talking while music plays")
-_ONE_VECTOR = 0.9999  # ours; under random weights of full size unrelated prompts reach cosines of 0.9994
-_SUSPECT = 0.99  # ours; a published checkpoint whose text side had collapsed was reported at 0.999
 
 
 class ByteTokenizer:
@@ -55,19 +50,3 @@ def padded(texts: Sequence[torch.Tensor], pad: int) -> dict[str, torch.Tensor]:
     rows = torch.nn.utils.rnn.pad_sequence(bare, batch_first=True, padding_value=pad)
     lengths = torch.tensor([len(ids) for ids in bare])
     return {"input_ids": rows, "attention_mask": (torch.arange(rows.shape[1]) < lengths[:, None]).long()}
-
-
-def check_spread(vectors: torch.Tensor, model: str) -> None:
-    """Raise ArtefactError if `SPREAD_PROMPTS`, whose vectors (3, D) these are, all get one vector; warn if nearly."""
-    cosines = (vectors @ vectors.T)[torch.triu(torch.ones(3, 3), diagonal=1).bool()]
-    if not (cosines < _ONE_VECTOR).any():
-        raise ArtefactError(
-            f"model {model}: unrelated prompts get the same vector (cosines from {float(cosines.min()):.5f}): its text "
-            f"tower or its tokenizer is damaged. Fetch it again, or take another checkpoint."
-        )
-    if not (cosines < _SUSPECT).any():
-        warnings.warn(
-            f"model {model}: unrelated prompts have cosines from {float(cosines.min()):.4f}. Unless its weights are "
-            f"random, its text side has collapsed: take another checkpoint.",
-            stacklevel=2,
-        )

@@ -247,7 +247,7 @@ def test_features_are_those_of_the_extractor(settings: dict[str, Any]) -> None:
     samples = clip(extractor.max_length_s, extractor.sampling_rate)
     samples[: len(samples) // 4] = 0
     wanted = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"][0]
-    found = ClapFeatures(extractor, "crop", "centre", 0)(samples).mels[0]
+    found = ClapFeatures(extractor, "crop", "centre", 0)(samples).windows[0]
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
 
 
@@ -315,8 +315,8 @@ def test_an_encoder_can_be_sent_to_a_worker(unfused: Path) -> None:
     twin = pickle.loads(pickle.dumps(encoder))
     item = Sound(clip(1.5), 16_000)
     prepared = twin.prepare(item, "audio")
-    assert prepared.mels.device.type == "cpu"
-    assert torch.equal(prepared.mels, encoder.prepare(item, "audio").mels)
+    assert prepared.windows.device.type == "cpu"
+    assert torch.equal(prepared.windows, encoder.prepare(item, "audio").windows)
     assert torch.equal(twin.prepare("a dog", "text"), encoder.prepare("a dog", "text"))
 
 

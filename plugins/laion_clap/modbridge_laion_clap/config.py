@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from modbridge.config.component import Affects
-from modbridge.config.kinds import EncoderConfig
+from modbridge.config.clips import ClipEncoderConfig
 from modbridge.errors import DataError, PortError
 from modbridge.spaces import Port, Space
 from modbridge.store.keys import file_digest
@@ -18,7 +17,7 @@ DIMENSION = 512  # of every network of the package, whatever its audio tower
 PUBLISHED = "https://huggingface.co/lukewys/laion_clap"
 
 
-class LaionClapConfig(EncoderConfig):
+class LaionClapConfig(ClipEncoderConfig):
     """Sounds and texts through LAION's CLAP (Wu et al. 2023) as its own package builds it, from a .pt checkpoint.
 
     Sounds are read at 48 kHz, in windows of 10 s; texts are cut after 77 tokens. Vectors are L2-normalised, of 512
@@ -49,28 +48,6 @@ class LaionClapConfig(EncoderConfig):
         default=True,
         description="cut samples to 16 bits first, as the package does with files and arrays. `hf_clap` never does: "
         "take false to compare with it",
-    )
-    long_clips: Literal["crop", "mean", "fusion"] | None = Field(
-        default=None,
-        description="what becomes of clips longer than 10 s. crop: one window of it (`crop` says which); mean: the "
-        "mean of the vectors of windows side by side, the last one moved back to the clip's end; fusion: the whole, "
-        "shrunken, and a window of each third (needs `fusion: true`). By default fusion for fused checkpoints, crop "
-        "for others (the authors' way, but for their random crop, which changes from call to call)",
-    )
-    crop: Literal["centre", "start", "random"] = Field(
-        default="centre",
-        description="which window `long_clips: crop` takes. random: drawn from `crop_seed` and the clip's samples, so "
-        "the same in any batch and run. Default ours",
-    )
-    crop_seed: int = Field(
-        default=0, description="decides, with the clip's samples, on random crops and on fusion's windows. Default ours"
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the matrix products")
-    batch_size: Annotated[int, Affects("nothing")] = Field(
-        default=32, ge=1, description="items (of sounds: windows) embedded at once. Default ours"
-    )
-    workers: Annotated[int, Affects("nothing")] = Field(
-        default=0, ge=0, description="processes that read and prepare sounds; 0: none but the main one"
     )
 
     @model_validator(mode="after")

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from modbridge.audio import load_audio
+from modbridge.clips import Clip, clip_vectors, stacked
 from modbridge.errors import DataError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
-from modbridge.pretrained import lower_precision
+from modbridge.pretrained import SPREAD_PROMPTS, check_spread, lower_precision
 from modbridge_laion_clap.checkpoint import load_weights, read_checkpoint
 from modbridge_laion_clap.config import LaionClapConfig
-from modbridge_laion_clap.features import Clip, LaionFeatures, averaged, stacked
+from modbridge_laion_clap.features import LaionFeatures
 from modbridge_laion_clap.package import HOP, LENGTH, RATE, TEXT_LENGTH, VOCABULARY, draw_network, log_mel
-from modbridge_laion_clap.text import SPREAD_PROMPTS, RobertaTokens, check_spread
+from modbridge_laion_clap.text import RobertaTokens
 
 
 class LaionClapEncoder(Encoder[LaionClapConfig]):
@@ -41,7 +42,7 @@ class LaionClapEncoder(Encoder[LaionClapConfig]):
             where=config.crop,
             seed=config.crop_seed,
         )
-        check_spread(self.encode(SPREAD_PROMPTS, "text").values.cpu(), str(path))
+        check_spread(self.encode(SPREAD_PROMPTS, "text").values.cpu(), f"checkpoint {path}")
 
     @property
     def sample_rate(self) -> int:
@@ -64,14 +65,7 @@ class LaionClapEncoder(Encoder[LaionClapConfig]):
             with lower_precision(self.config.precision, self.device):
                 found = self._network.encode_text(batch, device=self.device)
             return _unit(found)
-        size = self.config.batch_size
-        windows = torch.cat(
-            [
-                self._sound(batch["windows"][at : at + size], batch["longer"][at : at + size])
-                for at in range(0, len(batch["windows"]), size)
-            ]
-        )
-        return _unit(averaged(windows, batch["counts"]))
+        return clip_vectors(batch, self._sound, self.config.batch_size)
 
     def parameter_count(self) -> int:
         """All of the network's parameters, though none is trained here."""

@@ -15,8 +15,6 @@ from modbridge.errors import ArtefactError, SetupError
 from modbridge.hub import from_hub, require_network
 
 REPOSITORIES = ("roberta-base", "FacebookAI/roberta-base")  # the same one, by its former and its present name
-SPREAD_PROMPTS = ("a dog barks", "heavy rain falls on a roof", "people are talking while music plays")
-_ONE_VECTOR = 0.9999  # ours; cosines of unrelated prompts under random weights stay below 0.999
 
 
 class RobertaTokens:
@@ -45,16 +43,6 @@ class RobertaTokens:
         rows = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True, padding_value=self.pad)
         lengths = torch.tensor([len(ids) for ids in texts])
         return {"input_ids": rows, "attention_mask": (torch.arange(rows.shape[1]) < lengths[:, None]).long()}
-
-
-def check_spread(vectors: torch.Tensor, name: str) -> None:
-    """Raise ArtefactError if `SPREAD_PROMPTS`, whose vectors (3, D) these are, all get one vector."""
-    cosines = (vectors @ vectors.T)[torch.triu(torch.ones(3, 3), diagonal=1).bool()]
-    if not (cosines < _ONE_VECTOR).any():
-        raise ArtefactError(
-            f"checkpoint {name}: unrelated prompts get the same vector (cosines from {float(cosines.min()):.5f}): its "
-            f"text tower or the tokenizer is damaged. Download it again, or take another one."
-        )
 
 
 def _from_folder(folder: Path) -> Any:

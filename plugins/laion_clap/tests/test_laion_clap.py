@@ -15,9 +15,10 @@ import soundfile
 import torch
 from laion_clap.training.data import float32_to_int16, get_audio_features, get_mel, int16_to_float32
 from modbridge_laion_clap.checkpoint import read_checkpoint
-from modbridge_laion_clap.features import LaionFeatures, sixteen_bits, stacked
+from modbridge_laion_clap.features import LaionFeatures, sixteen_bits
 
 from modbridge.audio import Sound
+from modbridge.clips import stacked
 from modbridge.errors import ArtefactError, ConfigError, DataError, SetupError
 from modbridge.testing import build, build_config
 
