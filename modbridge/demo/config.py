@@ -11,7 +11,29 @@ from modbridge.config.kinds import MetricConfig, SourceConfig
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class DrawnScenesConfig(SourceConfig):
+class MadeUpConfig(SourceConfig):
+    """What the made-up worlds share.
+
+    `seed` and `split` choose the stream of items; the splits of one seed share none. `count`: items. `captions`: how
+    many each has. `two`: share of items with two objects. What a caption mentions is drawn for each caption anew:
+    `name_one`: of two objects only one; `name_background`: the background.
+    """
+
+    seed: int = 0
+    split: Literal["train", "validation", "test"] = "train"
+    count: Annotated[int, Field(ge=1)]
+    captions: Annotated[int, Field(ge=1)] = 3
+    two: Share = 0.55
+    name_one: Share = 0.3
+    name_background: Share = 0.2
+
+    def require_one_choice(self, other: str) -> None:
+        """Raise ValueError where `name_one` and the share `other` of the same choice are more than all."""
+        if self.name_one + getattr(self, other) > 1:
+            raise ValueError(f"name_one and {other} are shares of one choice: together they cannot be more than 1")
+
+
+class DrawnScenesConfig(MadeUpConfig):
     """A made-up world (ours): 32-pixel scenes of one or two coloured shapes before a background.
 
     `seed` and `split` choose the stream of scenes; the splits of one seed share none. `count`: scenes. `captions`: how
@@ -21,24 +43,16 @@ class DrawnScenesConfig(SourceConfig):
     """
 
     modality: Literal["image"] = "image"
-    seed: int = 0
-    split: Literal["train", "validation", "test"] = "train"
-    count: Annotated[int, Field(ge=1)]
-    captions: Annotated[int, Field(ge=1)] = 3
-    two: Share = 0.55
-    name_one: Share = 0.3
     name_relation: Share = 0.4
     name_size: Share = 0.3
-    name_background: Share = 0.2
 
     @model_validator(mode="after")
     def _shares_of_one_choice(self) -> DrawnScenesConfig:
-        if self.name_one + self.name_relation > 1:
-            raise ValueError("name_one and name_relation are shares of one choice: together they cannot be more than 1")
+        self.require_one_choice("name_relation")
         return self
 
 
-class SynthesisedSoundsConfig(SourceConfig):
+class SynthesisedSoundsConfig(MadeUpConfig):
     """A made-up world (ours): clips of 1.27 s at 8 kHz with one or two synthesised sounds after each other.
 
     `seed` and `split` choose the stream of clips; the splits of one seed share none. `count`: clips. `captions`: how
@@ -48,21 +62,13 @@ class SynthesisedSoundsConfig(SourceConfig):
     """
 
     modality: Literal["audio"] = "audio"
-    seed: int = 0
-    split: Literal["train", "validation", "test"] = "train"
-    count: Annotated[int, Field(ge=1)]
-    captions: Annotated[int, Field(ge=1)] = 3
-    two: Share = 0.55
-    name_one: Share = 0.3
     name_order: Share = 0.4
     name_loudness: Share = 0.3
     name_rhythm: Share = 0.3
-    name_background: Share = 0.2
 
     @model_validator(mode="after")
     def _shares_of_one_choice(self) -> SynthesisedSoundsConfig:
-        if self.name_one + self.name_order > 1:
-            raise ValueError("name_one and name_order are shares of one choice: together they cannot be more than 1")
+        self.require_one_choice("name_order")
         return self
 
 

@@ -6,8 +6,6 @@ image's vector holds what no caption says, as with real photographs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from modbridge.demo.config import DrawnScenesConfig
-from modbridge.interfaces.source import Source
+from modbridge.demo.world import MadeUp
 
 SIDE = 32
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -30,8 +28,6 @@ COLOURS = {
     "purple": (150, 60, 190),
 }
 BACKGROUNDS = {"black": (18, 18, 22), "brown": (110, 75, 45), "grey": (125, 125, 130), "cyan": (110, 200, 205)}
-STREAMS = {"train": 0, "validation": 1, "test": 2}
-REVISION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,36 +138,22 @@ def _distance(
     return np.stack([forms[thing.shape][i] for i, thing in enumerate(things)])
 
 
-class DrawnScenes(Source[DrawnScenesConfig]):
-    """The source: keys "test-00017", pictures as arrays (32, 32, 3), facts with the objects that are really there."""
+class DrawnScenes(MadeUp[DrawnScenesConfig, Scene]):
+    """The source: pictures as arrays (32, 32, 3), facts with the objects that are really there."""
 
-    @cached_property
-    def _world(self) -> tuple[list[Scene], list[tuple[str, ...]]]:
-        config = self.config
-        random = np.random.default_rng([config.seed, STREAMS[config.split]])
-        scenes = [draw_scene(random, config.two) for _ in range(config.count)]
-        texts = [tuple(write_caption(scene, random, config) for _ in range(config.captions)) for scene in scenes]
-        return scenes, texts
+    def draw(self, random: Generator) -> Scene:
+        return draw_scene(random, self.config.two)
+
+    def caption(self, item: Scene, random: Generator) -> str:
+        return write_caption(item, random, self.config)
 
     @cached_property
     def _pictures(self) -> NDArray[np.uint8]:
-        random = np.random.default_rng([self.config.seed, STREAMS[self.config.split], 1])
-        return render(self._world[0], random)
-
-    def keys(self) -> list[str]:
-        return [f"{self.config.split}-{i:05d}" for i in range(self.config.count)]
+        return render(self.items, self.stream(1))
 
     def media(self, row: int) -> NDArray[np.uint8]:
         picture: NDArray[np.uint8] = self._pictures[row]
         return picture
 
-    def texts(self, row: int) -> tuple[str, ...]:
-        return self._world[1][row]
-
     def facts(self, row: int) -> Mapping[str, Any]:
-        return {"objects": [[thing.colour, thing.shape] for thing in self._world[0][row].things]}
-
-    def fingerprint(self) -> str:
-        scenes, texts = self._world
-        content = json.dumps([REVISION, [repr(scene) for scene in scenes], texts])
-        return hashlib.sha256(content.encode()).hexdigest()[:20]
+        return {"objects": [[thing.colour, thing.shape] for thing in self.items[row].things]}

@@ -6,11 +6,8 @@ some of it, so that a clip's vector holds what no caption says, as with real rec
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from modbridge.demo.config import SynthesisedSoundsConfig
-from modbridge.demo.scenes import STREAMS
-from modbridge.interfaces.source import Source
+from modbridge.demo.world import MadeUp
 
 if TYPE_CHECKING:
     from modbridge.audio import Sound
@@ -33,7 +29,6 @@ PITCHES = {"low": (180.0, 230.0), "middle": (420.0, 540.0), "high": (1000.0, 130
 BACKGROUNDS = {"rain": "in the rain", "wind": "in the wind", "hum": "over a hum", "quiet": "in a quiet room"}
 PULSES = 8.0  # a second
 SWEEPS, SWEEP = 4.0, 0.3  # a siren's: so many a second, so far from its frequency, as a share of it
-REVISION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,34 +151,20 @@ def _background(name: str, random: Generator) -> NDArray[np.float64]:
     return 0.03 * hum + 0.0005 * noise
 
 
-class SynthesisedSounds(Source[SynthesisedSoundsConfig]):
-    """The source: keys "test-00017", clips as `modbridge.audio.Sound`, facts with the sounds that are really there."""
+class SynthesisedSounds(MadeUp[SynthesisedSoundsConfig, Clip]):
+    """The source: clips as `modbridge.audio.Sound`, facts with the sounds that are really there."""
 
-    @cached_property
-    def _world(self) -> tuple[list[Clip], list[tuple[str, ...]]]:
-        config = self.config
-        random = np.random.default_rng([config.seed, STREAMS[config.split]])
-        clips = [draw_clip(random, config.two) for _ in range(config.count)]
-        texts = [tuple(write_caption(clip, random, config) for _ in range(config.captions)) for clip in clips]
-        return clips, texts
+    def draw(self, random: Generator) -> Clip:
+        return draw_clip(random, self.config.two)
 
-    def keys(self) -> list[str]:
-        return [f"{self.config.split}-{i:05d}" for i in range(self.config.count)]
+    def caption(self, item: Clip, random: Generator) -> str:
+        return write_caption(item, random, self.config)
 
     def media(self, row: int) -> Sound:
         """Made when it is asked for, the same every time. Needs the extra `modbridge[audio]`."""
         from modbridge.audio import Sound
 
-        random = np.random.default_rng([self.config.seed, STREAMS[self.config.split], 1, row])
-        return Sound(synthesise(self._world[0][row], random), RATE)
-
-    def texts(self, row: int) -> tuple[str, ...]:
-        return self._world[1][row]
+        return Sound(synthesise(self.items[row], self.stream(1, row)), RATE)
 
     def facts(self, row: int) -> Mapping[str, Any]:
-        return {"objects": [[event.pitch, event.timbre] for event in self._world[0][row].events]}
-
-    def fingerprint(self) -> str:
-        clips, texts = self._world
-        content = json.dumps([REVISION, [repr(clip) for clip in clips], texts])
-        return hashlib.sha256(content.encode()).hexdigest()[:20]
+        return {"objects": [[event.pitch, event.timbre] for event in self.items[row].events]}
