@@ -20,7 +20,7 @@ from modbridge.errors import ArtefactError, ConfigError, DataError, Problem, Set
 from modbridge.hub import no_network
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
-from modbridge.interfaces.decoder import Decoder
+from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.encoder import Encoder
 from modbridge.noise import Draw
 from modbridge.plugins.manager import Plugins
@@ -77,9 +77,20 @@ class Pipeline:
 
     def caption(self, items: Sequence[Any] | Embeddings) -> list[str]:
         """A caption for each item (or for what `encode` gave of them), in order."""
+        return [decoded.text for decoded in self.decode(items)]
+
+    def decode(self, items: Sequence[Any] | Embeddings) -> list[Decoded]:
+        """As `caption`, with each caption's score and details (the entities that `viecap` found, among others).
+
+        Raises DataError where the decoder is an oracle, which has to be told what captions say.
+        """
+        if self.decoder.config.reads_references:
+            raise DataError(
+                f"the decoder {self.decoder.config.type!r} of this cell is an oracle: it reads the captions of the "
+                f"test items, and new items have none. Name another cell with --cell."
+            )
         source = self._source(items)
-        bridged = self.bridge.cross(source, self.config.seed)
-        return [decoded.text for decoded in self.decoder.decode(bridged, source=source, seed=self.config.seed)]
+        return self.decoder.decode(self.bridge.cross(source, self.config.seed), source=source, seed=self.config.seed)
 
     def _source(self, items: Sequence[Any] | Embeddings) -> Embeddings:
         if isinstance(items, str | Path):
@@ -146,7 +157,7 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
         load_component(encoder, folder / placed["encoder"])
     bridge = build(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
     load_component(bridge, folder / placed["bridge"])
-    decoder = build(config.decoder, "decoder", {"text": plan.trained})
+    decoder = build(config.decoder, "decoder", {"text": plan.trained, "source": plan.source})
     load_component(decoder, folder / placed["decoder"])
     return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]))
 

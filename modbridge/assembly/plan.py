@@ -36,12 +36,15 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     """
     problems: list[Problem] = []
     modality = config.data.train.modality
-    for name in ("train", "unpaired", "validation", "test"):
+    for name in ("train", "unpaired", "encoder", "validation", "test"):
         part = getattr(config.data, name)
         if part is not None and part.modality != modality:
             problems.append(
                 Problem(f"data.{name}", f"gives {part.modality} items, but data.train gives {modality} items")
             )
+    if config.data.encoder is not None and not config.encoder.needs_fit:
+        message = f"is what the encoder is trained on, but {config.encoder.type!r} is not trained by the run"
+        problems.append(Problem("data.encoder", message, hint="leave it out"))
     missing = [m for m in (modality, "text") if m not in config.encoder.modalities]
     if missing:
         takes = ", ".join(config.encoder.modalities)

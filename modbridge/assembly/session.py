@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,8 @@ from modbridge.config.pipeline import DEVICES, dump
 from modbridge.errors import ConfigError, Problem, SetupError
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
-from modbridge.interfaces.fitting import Fitting, Judge, Progress
+from modbridge.interfaces.decoder import Decoder
+from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
 from modbridge.interfaces.source import Source
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
@@ -150,10 +151,24 @@ class Session:
 
 
 class StageFitting:
-    """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result."""
+    """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result.
 
-    def __init__(self, session: Session, work: Path, seed: int, label: str, judge: Judge | None = None) -> None:
+    `embed`: text vectors by the run's encoder. `given`: what decides the fit beside the component's own config.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        work: Path,
+        seed: int,
+        label: str,
+        judge: Judge | None = None,
+        *,
+        embed: Callable[[Sequence[str]], Embeddings],
+        given: str = "",
+    ) -> None:
         self.session, self.work, self.seed, self.label, self.judge = session, work, seed, label, judge
+        self.embed, self.given = embed, given
         self.lines: list[dict[str, Any]] = []
         self._saved = time.monotonic()
 
@@ -190,6 +205,9 @@ class StageFitting:
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
         (out / TRAINING_LOG).write_text(text, encoding="utf-8")
 
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        return self.embed(texts)
+
     def fit_part(self, part: Component[Any], clean: Embeddings, observed: Embeddings | None = None) -> None:
         registry = self.session.plugins.registry
         kind = next(k for k in ("prior", "bridge", "decoder") if registry.find(k, part.config.type))
@@ -206,8 +224,21 @@ class StageFitting:
         ports = {name: port.to_json() for name, port in bridge.context.ports.items()}
         self._fit_inside(bridge, "bridge", [given, ports], given, lambda fitting: bridge.fit(data, fitting))
 
+    def fit_decoder(self, decoder: Decoder[Any], vectors: TextVectors, targets: Sequence[str]) -> None:
+        ports = {name: port.to_json() for name, port in decoder.context.ports.items()}
+        given = {"vectors": self.given, "hints": vectors.hints and vectors.hints.key}
+        inputs = [given, ports, vectors.embeddings.keys, list(targets)]
+        fit = partial(decoder.fit, vectors, targets)
+        self._fit_inside(decoder, "decoder", inputs, given, lambda fitting: fit(fitting), judge=self.judge)
+
     def _fit_inside(
-        self, part: Component[Any], kind: str, inputs: list[Any], data: Any, fit: Callable[[Fitting], None]
+        self,
+        part: Component[Any],
+        kind: str,
+        inputs: list[Any],
+        data: Any,
+        fit: Callable[[Fitting], None],
+        judge: Judge | None = None,
     ) -> None:
         """A nested component: taken from its `weights`, or else made once for the same `inputs`, a stage of its own."""
         config, session = part.config, self.session
@@ -218,7 +249,8 @@ class StageFitting:
         key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, *inputs])
 
         def build(out: Path, work: Path) -> None:
-            fitting = StageFitting(session, work, self.seed, f"{self.label} / {config.type}")
+            label = f"{self.label} / {config.type}"
+            fitting = StageFitting(session, work, self.seed, label, judge, embed=self.embed, given=key)
             with session.guard(config, kind, "it was fitted"):
                 fit(fitting)
             fitting.write_log(out)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import click
 
 from modbridge.cli.state import State, json_option, print_json
+from modbridge.details import explained
 
 
 @click.command("caption")
 @click.option("--run", "run", required=True, metavar="RUN", help="A finished run's folder, or hf://org/name@revision.")
 @click.option("--cell", metavar="NAME", help="Which variant of the run. [default: the config's main one]")
-@click.option("--explain", is_flag=True, help="Show each bridge step's distance to the text cloud.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Show entities found, with scores, and each bridge step's distance to the text cloud.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps; auto: as the config says.")
 @json_option
 @click.argument("files", nargs=-1, required=True)
@@ -29,25 +37,24 @@ def command(
 
     pipeline = load(run, cell=cell, device=device, plugins=state.plugins)
     source = pipeline.encode(list(files))
-    captions = pipeline.caption(source)
+    decoded = pipeline.decode(source)
     stations = pipeline.explain(source) if explain else None
     if as_json:
-        rows = [{"file": file, "caption": caption} for file, caption in zip(files, captions, strict=True)]
-        for i, row in enumerate(rows):
+        rows: list[dict[str, Any]] = []
+        for i, (file, one) in enumerate(zip(files, decoded, strict=True)):
+            rows.append({"file": file, "caption": one.text})
             if stations:
-                row["stations"] = [vars_of(station) for station in stations[i]]  # type: ignore[assignment]
+                rows[-1] |= {"stations": [asdict(station) for station in stations[i]], "details": dict(one.details)}
         print_json({"rows": rows})
         return
-    for i, caption in enumerate(captions):
-        click.echo(caption)
-        for station in stations[i] if stations else []:
+    for i, one in enumerate(decoded):
+        click.echo(one.text)
+        if not stations:
+            continue
+        for line in explained(one.details):
+            click.echo(f"  {line}")
+        for station in stations[i]:
             click.echo(
                 f"  {station.name:<12} distance to text mean {station.to_mean:.3f}, "
                 f"cosine to nearest text {station.nearest:.3f}"
             )
-
-
-def vars_of(station: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(station)  # type: ignore[call-overload, no-any-return]

@@ -12,10 +12,13 @@ from pydantic import AfterValidator
 
 from modbridge.config.component import Affects, ComponentConfig, Purpose
 from modbridge.config.weights import manifest_hash
+from modbridge.errors import PortError
 from modbridge.spaces import Port
 
 # From the weakest to the strongest: a chain augments by the strongest of its members.
 Augmentation = Literal["none", "shift", "noise", "diffusion"]
+# Where words given with a vector (the hard prompt) stand to what a decoder makes of the vector (the soft prompt).
+Layout = Literal["soft_first", "hard_first", "hard_only"]
 
 
 def _a_modality(name: str) -> str:
@@ -137,9 +140,32 @@ class DecoderConfig(FittedConfig):
     def check(self, port: Port) -> None:
         """Raise PortError if vectors of this port cannot be decoded."""
 
+    def with_hints(self, layout: Layout | None) -> DecoderConfig:
+        """This decoder with room for words given with each vector, before or behind what it makes of the vector, or in
+        its place; None: where its own fields say.
+
+        Raises ValueError where it reads none.
+        """
+        raise ValueError(
+            f"the decoder {self.type!r} reads no words beside the vectors; expected one that does (prefix_lm)"
+        )
+
+    @property
+    def reads_references(self) -> bool:
+        """Whether it must be told what each item's captions say before it decodes (an oracle)."""
+        return False
+
 
 class VocabularyConfig(ComponentConfig):
     """Config of a vocabulary."""
+
+    def check(self, port: Port) -> None:
+        """Raise PortError if its names cannot be compared with vectors of this port."""
+        if port.tokens is not None:
+            raise PortError(
+                f"a vocabulary's names are compared with one vector an item; found sequences: {port}. Choose an "
+                f"encoder that gives vectors."
+            )
 
 
 class MetricConfig(ComponentConfig):

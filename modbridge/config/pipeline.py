@@ -48,8 +48,16 @@ class DataConfig(_Section):
     """Only so many items of `train`, drawn by the run's seed (the first of a larger draw are those of a smaller one),
     are known as pairs to bridges that need pairs and to `decoder_input: source`; the texts and media of the others
     serve unpaired. null: all."""
+    encoder: Annotated[SourceConfig | None, Part("source")] = None
+    """What an encoder is trained on that the run trains itself, which then knows more (or other things) than captioner
+    and bridge learn from, as a CLIP does; null: `train`."""
     validation: Annotated[SourceConfig | None, Part("source")] = None
     """Items of the training domain, apart from both, by which `select` chooses the decoder's weights."""
+
+    @property
+    def pretraining(self) -> SourceConfig:
+        """What an encoder is trained on that the run trains itself."""
+        return self.encoder or self.train
 
 
 class SelectConfig(_Section):

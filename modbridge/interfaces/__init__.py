@@ -13,7 +13,7 @@ from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.encoder import Encoder
-from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
+from modbridge.interfaces.fitting import Fitting, Hints, Judge, Progress, TextVectors
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.interfaces.prior import Prior
 from modbridge.interfaces.source import Source, check_keys, text_key
@@ -32,6 +32,7 @@ __all__ = [
     "Entity",
     "FitData",
     "Fitting",
+    "Hints",
     "Judge",
     "Metric",
     "MetricConfig",

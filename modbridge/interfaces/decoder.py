@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from modbridge.config.kinds import DecoderConfig
-from modbridge.errors import ConfigError, Problem
+from modbridge.errors import ConfigError, PluginError, Problem
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.spaces import Embeddings
@@ -42,6 +42,21 @@ class Decoder(Component[DecoderConfigT]):
     ) -> list[Decoded]:
         """Texts of a batch of bridged vectors (B, D); `source` holds the unbridged ones, for decoders that look."""
         ...
+
+    def decode_hinted(
+        self,
+        bridged: torch.Tensor,
+        source: torch.Tensor | None,
+        hints: Sequence[str],
+        keys: Sequence[str],
+        seed: int,
+    ) -> list[Decoded]:
+        """As `decode_batch`, with words given with each vector, for decoders whose config answers `with_hints`."""
+        raise PluginError(f"the decoder {self.config.type!r} reads no words beside the vectors.")
+
+    def tell(self, references: Mapping[str, Sequence[str]]) -> None:
+        """What the captions of each item say, by its key; told before decoding if the config says
+        `reads_references`."""
 
     def project(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the decoder's own mapper makes of vectors (B, D), flattened to (B, K); None if it has no mapper.

@@ -61,6 +61,13 @@ class Fitting(Protocol):
         fewer samples than dimensions were regularised; it is said at once and stands under every table."""
         ...
 
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """The vectors of `texts` (N, D) as the run's encoder gives them, made once; keys are their numbers.
+
+        Raises ConfigError for an encoder that only looks up vectors that were made elsewhere.
+        """
+        ...
+
     def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
         """Fit a nested component on `clean`, or load it if it was fitted on the very same vectors before."""
         ...
@@ -70,17 +77,38 @@ class Fitting(Protocol):
         `weights` are given. Its checkpoints are its own, whatever it calls them."""
         ...
 
+    def fit_decoder(self, decoder: Any, vectors: TextVectors, targets: Sequence[str]) -> None:
+        """Fit a nested decoder on this fit's own vectors, with whatever hints, or load it, as `fit_bridge`. It is
+        selected by this fit's `judge`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Words given with each vector, for decoders that read words too (a hard prompt).
+
+    `batch(rows, epoch)` -> a text for each row. `words`: texts with every word that a hint may hold, in training or
+    later, for tokenizers that learn their words. `longest`: the longest hint of training. `key`: decides all of them.
+    """
+
+    batch: Callable[[Sequence[int], int], list[str]]
+    words: Sequence[str]
+    longest: str
+    key: str
+
 
 @dataclass(frozen=True)
 class TextVectors:
     """The vectors a decoder is trained on: text embeddings as the augmenter gives them.
 
     `batch(rows, epoch)` -> float tensor (len(rows), D) or (len(rows), n, D) on the training device. With fresh noise
-    every epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors.
+    every epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors. `hints`: words
+    given with each of them, if there are any.
     """
 
     embeddings: Embeddings
     batch: Callable[[Sequence[int], int], torch.Tensor]
+    hints: Hints | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import SourceConfig
-from modbridge.errors import ArtefactError, DataError, ModbridgeError, PluginError
+from modbridge.errors import ArtefactError, ConfigError, DataError, ModbridgeError, PluginError, Problem
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Progress
 from modbridge.interfaces.source import Source, text_key
@@ -66,6 +66,27 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
         return _read(session, cell, session.stage("embed", key, f"{split} {side}", build), side)
 
     return session.remember(f"embeddings {key}", load)
+
+
+def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embeddings:
+    """The vectors of any texts by the cell's encoder, made once; keys are their numbers.
+
+    Raises ConfigError for an encoder that only looks up vectors that were made elsewhere.
+    """
+    model = encoder(session, cell)
+    if _stored(model, "text"):
+        message = f"{model.config.type!r} only looks up stored vectors, and other texts are to be embedded here"
+        hint = "choose an encoder that computes vectors, or give a vocabulary with vectors of its own (precomputed)"
+        raise ConfigError([Problem("encoder", message, where=cell.document.where("encoder"), hint=hint)])
+    key = stable_hash([encoder_key(session, cell), "texts", list(texts)])
+
+    def build(out: Path, work: Path) -> None:
+        distinct = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        rows = [distinct[text] for text in texts]
+        items = _Items([str(i) for i in range(len(texts))], rows, list(distinct), list(distinct))
+        _embed_all(session, model, items, "text", out, work)
+
+    return _read(session, cell, session.stage("embed", key, f"{len(texts)} texts", build), "text")
 
 
 def left_out(session: Session, cell: Cell, split: str, side: str) -> list[str]:

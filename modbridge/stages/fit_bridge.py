@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
-from modbridge.stages.embed import embed_key, embeddings
+from modbridge.stages.embed import embed_key, embedded_texts, embeddings
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
@@ -99,14 +100,15 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
 
         def build(out: Path, work: Path) -> None:
             given = _inputs(session, cell, config)
+            embed = partial(embedded_texts, session, cell)
+            fitting = StageFitting(session, work, cell.config.seed, label, embed=embed, given=key)
             if config.weights is not None:
                 session.save(bridge, "bridge", out, **load_weights(bridge, config.weights))
-                StageFitting(session, work, cell.config.seed, label).write_log(out)
+                fitting.write_log(out)
                 return
             text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)
             source = train_vectors(session, cell, modality, rows) if "source" in given else None
             pairs = pair_rows(cell, text, source) if "pairs" in config.needs and source is not None else None
-            fitting = StageFitting(session, work, cell.config.seed, label)
             with session.guard(config, "bridge", "it was fitted"):
                 bridge.fit(FitData(text, source, pairs), fitting)
             fitting.write_log(out)

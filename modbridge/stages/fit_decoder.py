@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import Judge, TextVectors
 from modbridge.spaces import Embeddings
-from modbridge.stages.embed import embed_key, embeddings, left_out
+from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
@@ -56,25 +57,27 @@ def required_decoder(cell: Cell) -> DecoderConfig:
 
 
 def decoder_key(session: Session, cell: Cell) -> str:
-    """What decides a fitted decoder: its fields, the training texts and their vectors as the augmenter gives them, and
-    what its weights are chosen by."""
+    """What decides a fitted decoder: its fields, and what it is given."""
+    config = required_decoder(cell)
+    return stable_hash([config.key_fields(), session.revisions(config, "decoder"), *_given(session, cell)])
+
+
+def _given(session: Session, cell: Cell) -> list[Any]:
+    """What decides the fit of a decoder beside its own fields: the training texts and their vectors as the augmenter
+    gives them, and what its weights are chosen by."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
     taught: list[Any] = [augmenter.key_fields("augment"), _draws(cell)]
     if cell.config.supervised and config.weights is None:
         modality = cell.config.data.train.modality
         media = [embed_key(session, cell, "train", modality), left_out(session, cell, "train", modality)]
         taught = ["supervised", augmenter.key_fields("cross"), *media, cell.config.data.pairs]
-    return stable_hash(
-        [
-            config.key_fields(),
-            session.revisions(config, "decoder"),
-            bridge_key(session, cell, augmenter),
-            *taught,
-            embed_key(session, cell, "train", "text"),
-            cell.config.seed,
-            *selection_key(session, cell),
-        ]
-    )
+    return [
+        bridge_key(session, cell, augmenter),
+        *taught,
+        embed_key(session, cell, "train", "text"),
+        cell.config.seed,
+        *selection_key(session, cell),
+    ]
 
 
 def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[Any]) -> Judge | None:
@@ -126,17 +129,21 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
         context = BuildContext(
             device=session.torch_device(cell.config.device),
             seed=cell.config.seed,
-            ports={"text": plan.trained},
+            ports={"text": plan.trained, "source": plan.source},
             artefact=_artefact(session, config, key),
         )
         decoder: Decoder[Any] = session.build(config, "decoder", context)
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:
+            def surroundings(judge: Judge | None = None) -> StageFitting:
+                embed, given = partial(embedded_texts, session, cell), stable_hash(_given(session, cell))
+                return StageFitting(session, work, cell.config.seed, label, judge, embed=embed, given=given)
+
             data = embed_key(session, cell, "train", "text")
             if config.weights is not None:
                 origin = load_weights(decoder, config.weights)
-                StageFitting(session, work, cell.config.seed, label).write_log(out)
+                surroundings().write_log(out)
                 session.save(decoder, "decoder", out, **origin)
                 return
             text = embeddings(session, cell, "train", "text")
@@ -150,7 +157,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
                 vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
             targets = texts_of(session, cell, vectors.embeddings.keys)
             judge = _judge(session, cell, decoder, bridge)
-            fitting = StageFitting(session, work, cell.config.seed, label, judge)
+            fitting = surroundings(judge)
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
             fitting.write_log(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.plan import Plan, make_plan
 from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.pipeline import dump
+from modbridge.errors import PluginError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
-from modbridge.spaces import Port, Space
+from modbridge.spaces import Embeddings, Port, Space
 from modbridge.store.artefact import load_component
 from modbridge.store.keys import stable_hash
 
@@ -21,7 +23,7 @@ def encoder_key(session: Session, cell: Cell) -> str:
     config = cell.config.encoder
     parts: list[Any] = [config.key_fields(), session.revisions(config, "encoder"), config.emits("text").space.id]
     if config.needs_fit:
-        parts += [session.fingerprint(cell.config.data.train), cell.config.seed]
+        parts += [session.fingerprint(cell.config.data.pretraining), cell.config.seed]
     return stable_hash(parts)
 
 
@@ -49,6 +51,10 @@ def encoder(session: Session, cell: Cell) -> Encoder[Any]:
     return session.remember(f"encoder {key}", lambda: _make(session, cell, key))
 
 
+def _no_encoder(texts: Sequence[str]) -> Embeddings:
+    raise PluginError("an encoder asked for text vectors while it was being trained, and there are none before.")
+
+
 def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
     config = cell.config.encoder
     plan = plan_of(session, cell) if config.needs_fit else None
@@ -59,12 +65,12 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
     if config.needs_fit:
 
         def build(out: Path, work: Path) -> None:
-            fitting = StageFitting(session, work, cell.config.seed, f"encoder {config.type}")
-            source = session.source(cell.config.data.train)
+            fitting = StageFitting(session, work, cell.config.seed, f"encoder {config.type}", embed=_no_encoder)
+            source = session.source(cell.config.data.pretraining)
             with session.guard(config, "encoder", "it was trained"):
                 found.fit(source, fitting)
             fitting.write_log(out)
-            session.save(found, "encoder", out, seed=cell.config.seed, data=session.fingerprint(cell.config.data.train))
+            session.save(found, "encoder", out, seed=cell.config.seed, data=session.fingerprint(source.config))
 
         folder = session.stage("fit_encoder", key, config.type, build)
         load_component(found, folder)

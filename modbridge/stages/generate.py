@@ -31,11 +31,16 @@ def generated(session: Session, cell: Cell) -> Generated:
     """The held-out items' captions, made once. Goes on after the last finished chunk if it was interrupted."""
     config = required_decoder(cell)
     vectors = crossed(session, cell)
-    key = stable_hash([decoder_key(session, cell), config.key_fields("decode"), vectors.key, cell.config.seed])
+    parts = [decoder_key(session, cell), config.key_fields("decode"), vectors.key, cell.config.seed]
+    if config.reads_references:
+        parts += [cell.config.evaluate.caption, cell.config.evaluate.references]
+    key = stable_hash(parts)
 
     def build(out: Path, work: Path) -> None:
         fitted = fitted_decoder(session, cell)
         oracle = cell.config.evaluate.input == "text"
+        if config.reads_references:
+            fitted.decoder.tell(unscored_texts(session, cell))
         total = len(vectors.bridged)
         chunk = max(CHUNK // fitted.decoder.batch_size, 1) * fitted.decoder.batch_size
         parts = []
@@ -61,6 +66,17 @@ def generated(session: Session, cell: Cell) -> Generated:
     read_manifest(folder)
     lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
     return Generated([Decoded(**json.loads(line)) for line in lines], key, vectors)
+
+
+def unscored_texts(session: Session, cell: Cell) -> dict[str, tuple[str, ...]]:
+    """What the captions of each held-out item say, for oracles: where a caption is left out of the references, that one
+    alone, so that nothing is scored against what it was told."""
+    source = session.source(cell.config.data.test or cell.config.data.train)
+    number = cell.config.evaluate.caption
+    every = {key: source.texts(row) for row, key in enumerate(source.keys())}
+    if cell.config.evaluate.references == "all":
+        return every
+    return {key: texts[number : number + 1] for key, texts in every.items()}
 
 
 def _plain(decoded: Decoded) -> dict[str, object]:

@@ -13,7 +13,9 @@ import numpy as np
 
 from modbridge.assembly.experiment import Experiment
 from modbridge.assembly.session import Session
+from modbridge.details import entities_html
 from modbridge.errors import DataError
+from modbridge.interfaces.decoder import Decoded
 from modbridge.media import load_image
 from modbridge.stages.generate import Generated
 from modbridge.stages.pages import inline_png
@@ -30,8 +32,7 @@ def samples_html(session: Session, experiment: Experiment, generations: Mapping[
     source = session.source(cell.config.data.test or cell.config.data.train)
     rows = {key: i for i, key in enumerate(source.keys())}
     captions = {
-        label: {decoded.key: decoded.text for decoded in generation.predictions}
-        for label, generation in generations.items()
+        label: {decoded.key: decoded for decoded in generation.predictions} for label, generation in generations.items()
     }
     keys = [decoded.key for decoded in next(iter(generations.values())).predictions][:SAMPLES]
     parts = []
@@ -41,13 +42,21 @@ def samples_html(session: Session, experiment: Experiment, generations: Mapping[
         except DataError:
             continue  # text-only sources have captions to show, but no media
         lines = "".join(
-            f"<tr><th>{html.escape(label)}</th><td>{html.escape(found.get(key, '-'))}</td></tr>"
+            f"<tr><th>{html.escape(label)}</th><td>{_told(found.get(key))}</td></tr>"
             for label, found in captions.items()
         )
         truth = html.escape("; ".join(source.texts(rows[key])))
         table = f"<table><tr><th>references</th><td>{truth}</td></tr>{lines}</table>"
         parts.append(f"<div class='sample'>{medium}{table}</div>")
     return "".join(parts)
+
+
+def _told(decoded: Decoded | None) -> str:
+    """A caption, with the entities that its decoder found, as HTML."""
+    if decoded is None:
+        return "-"
+    marks = entities_html(decoded.details)
+    return html.escape(decoded.text) + (f"<br><small>{marks}</small>" if marks else "")
 
 
 def _medium(item: Any, modality: str, key: str) -> str:
