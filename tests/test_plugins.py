@@ -40,7 +40,9 @@ def load(*files: Path) -> Plugins:
 
 def test_every_workspace_plugin_is_found_and_whole() -> None:
     found = status(Plugins.discover(environ={}))
-    assert found == dict.fromkeys(("builtin", "demo", "captioning", "clap", "clip", "diffusion", "metrics"), "loaded")
+    assert found == dict.fromkeys(
+        ("builtin", "demo", "captioning", "clap", "clip", "diffusion", "metrics", "viecap"), "loaded"
+    )
 
 
 def test_listing_plugins_imports_nothing_heavy() -> None:

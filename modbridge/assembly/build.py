@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from modbridge.config.component import ComponentConfig
+from modbridge.config.weights import weights_folder
 from modbridge.errors import ModbridgeError, PluginError, SetupError
 from modbridge.interfaces.component import BuildContext
 from modbridge.plugins.registry import Registry
@@ -21,7 +22,7 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
     """
     spec = registry.get(kind, config.type)
     parts = {
-        name: build_component(part, of, registry, _inside(context, config, name))
+        name: build_component(part, of, registry, _inside(context, config, name, part))
         for name, of, part in config.each_part()
     }
     implementation = spec.load_impl()
@@ -29,10 +30,13 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
         return implementation(config, replace(context, parts=parts))
 
 
-def _inside(context: BuildContext, config: ComponentConfig, part: str) -> BuildContext:
+def _inside(context: BuildContext, config: ComponentConfig, name: str, part: ComponentConfig) -> BuildContext:
     """The surroundings of a nested part."""
-    artefact = context.artefact and context.artefact / part
-    return replace(context, ports=config.part_ports(part, context.ports), artefact=artefact)
+    artefact = context.artefact and context.artefact / name
+    weights: str | None = getattr(part, "weights", None)
+    if artefact is None and weights is not None:
+        artefact = weights_folder(weights)
+    return replace(context, ports=config.part_ports(name, context.ports), artefact=artefact)
 
 
 @contextmanager
