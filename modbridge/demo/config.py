@@ -1,4 +1,4 @@
-"""Configs of the demo's source and metric."""
+"""Configs of the demo's sources and metrics."""
 
 from __future__ import annotations
 
@@ -40,9 +40,16 @@ class DrawnScenesConfig(MadeUpConfig):
     many each has. `two`: share of scenes with two objects. What a caption mentions is drawn for each caption anew:
     `name_one`: of two objects only one; `name_relation`: of two objects both, with where they stand to each other (the
     rest are named side by side with "and"); `name_size`: an object's size; `name_background`: the background.
+
+    `world`: "plain" holds 20 kinds of objects, 5 colours times 4 shapes. "wide" holds 120, 12 colours times 10 shapes,
+    of which half of the objects are drawn from the plain 20, for an encoder that knows more than the captions speak of.
+    `kinds`: a fixed choice of 5 of the plain kinds, one of each colour, is held out: "seen" scenes hold none of them,
+    "unseen" scenes at least one.
     """
 
     modality: Literal["image"] = "image"
+    world: Literal["plain", "wide"] = "plain"
+    kinds: Literal["all", "seen", "unseen"] = "all"
     name_relation: Share = 0.4
     name_size: Share = 0.3
 
@@ -75,3 +82,11 @@ class SynthesisedSoundsConfig(MadeUpConfig):
 class ObjectsExactConfig(MetricConfig):
     """Needs items whose facts hold `objects`: a list of [colour, shape] or of [pitch, timbre], as the sources
     `drawn_scenes` and `synthesised_sounds` give them."""
+
+
+class SceneDetailsConfig(MetricConfig):
+    """Needs items whose facts hold `objects`, `relation` and `background`, as the source `drawn_scenes` gives them."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("relation_right", "relation_named", "background_right", "background_named")

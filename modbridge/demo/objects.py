@@ -7,12 +7,12 @@ from itertools import pairwise
 from statistics import fmean
 
 from modbridge.demo.config import ObjectsExactConfig
-from modbridge.demo.kinds import KINDS
+from modbridge.demo.kinds import KINDS, MORE
 from modbridge.errors import DataError
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Metric, Reference, Score
 
-_KNOWN = {kind for kinds in KINDS.values() for kind in kinds}
+_KNOWN = {kind for kinds in (*KINDS.values(), MORE) for kind in kinds}
 
 
 def named_objects(text: str) -> set[tuple[str, str]]:

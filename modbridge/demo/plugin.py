@@ -1,4 +1,4 @@
-"""What the demo adds: its sources and its metric, registered as any plugin's."""
+"""What the demo adds: its sources and its metrics, registered as any plugin's."""
 
 from __future__ import annotations
 
@@ -37,5 +37,14 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge.demo.config:ObjectsExactConfig",
             impl="modbridge.demo.objects:ObjectsExact",
             summary="share of captions in which every named object is really in the made-up scene or clip",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="metric",
+            name="scene_details",
+            config="modbridge.demo.config:SceneDetailsConfig",
+            impl="modbridge.demo.scene_details:SceneDetails",
+            summary="whether the relations and backgrounds that captions of made-up scenes state are true",
         )
     )
