@@ -58,6 +58,11 @@ class Datastore:
             for row, of in zip(at.tolist(), cosines.tolist(), strict=True)
         ]
 
+    def centred(self, mean: torch.Tensor) -> Datastore:
+        """The same captions, their unit vectors without `mean` (D,) and of unit length again."""
+        unit = functional.normalize(self.vectors.float(), dim=1) - mean.to(self.vectors.device, torch.float32)
+        return Datastore(functional.normalize(unit, dim=1).half(), self.texts, self.items)
+
     def beside(self, other: Datastore) -> Datastore:
         """The same captions, the vectors of `other` put behind these (M, D + D'): a cosine of two such unit vectors
         made of unit vectors is the mean of both cosines. Raises ArtefactError if the other has other captions."""

@@ -53,6 +53,15 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="vocabulary",
+            name="precomputed",
+            config="modbridge.builtin.precomputed_vocabulary_config:PrecomputedVocabularyConfig",
+            impl="modbridge.builtin.precomputed_vocabulary:PrecomputedVocabulary",
+            summary="names with stored vectors (.npz or .safetensors)",
+        )
+    )
+    register(
+        ComponentSpec(
             kind="bridge",
             name="identity",
             config=f"{BRIDGES}:IdentityConfig",
