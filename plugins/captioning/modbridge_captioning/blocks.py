@@ -99,17 +99,42 @@ class LinearMapper(Block):
     type: Literal["linear"]
 
 
+class TransformerMapper(Block):
+    """Vector -> prefix by a transformer (ClipCap's; ViECap's): the vector becomes a few, learned ones stand behind
+    them, and what the transformer makes of the learned ones is the prefix.
+
+    `type`: the mapper's name. `project_length`: how many vectors the vector becomes, by one linear layer.
+    `layers`: transformer blocks. `heads`: attention heads of each; they divide the LM's width.
+    `ratio`: width inside a block's feed-forward part, by the LM's width.
+    """
+
+    type: Literal["transformer"]
+    project_length: Count = 10
+    layers: Count = 8
+    heads: Count = 8
+    ratio: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 2.0
+
+    def require_width(self, width: int) -> None:
+        """Raise ValueError unless the heads divide a LM's width."""
+        if width % self.heads:
+            raise ValueError(
+                f"mapper.heads {self.heads} does not divide the language model's width {width}: every head takes an "
+                f"equal share. Set mapper.heads to a divisor of {width}"
+            )
+
+
 def _word_alone(value: Any) -> Any:
     """A bare word stands for the block that holds nothing else."""
     return {"type": value} if isinstance(value, str) else value
 
 
-MapperBlock = MlpMapper | SoftPromptMapper | DrcapMapper | LinearMapper
+MapperBlock = MlpMapper | SoftPromptMapper | DrcapMapper | LinearMapper | TransformerMapper
 _MapperBlock = Annotated[MapperBlock, Field(discriminator="type")]
 Mapper = Annotated[
     _MapperBlock,
     BeforeValidator(
-        _word_alone, json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt", "drcap", "linear"]
+        _word_alone,
+        json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt", "drcap", "linear", "transformer"],
     ),
 ]
 
@@ -129,7 +154,7 @@ class Lora(Block):
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
-PREFIX, CAPTIONS, PROMPT = "{prefix}", "{captions}", "{prompt}"
+PREFIX, CAPTIONS, PROMPT, HINT = "{prefix}", "{captions}", "{prompt}", "{hint}"
 _DRCAP = f"{PREFIX}USER: {PROMPT} \n ASSISTANT:"
 
 
@@ -138,8 +163,10 @@ class Prompt(Block):
 
     `text`: the instruction; the default is DRCap's, and the one that Diffusion-Link's figure shows.
     `template`: what stands where: {prefix} (once) for the vectors, {prompt} for `text`, {captions} for retrieved
-    captions (exactly when there is `retrieval`). None is DRCap's order: captions, vectors, "USER: {prompt} \\n
-    ASSISTANT:". No beginning token is put before it: write the LM's own ("<s>") where it wants one.
+    captions (exactly when there is `retrieval`), {hint} (once) for words that are given with each vector, such as the
+    names of what was found in it (ViECap's hard prompt). Beside {hint}, {prefix} may be left out: then nothing is read
+    of the vector, and there is neither mapper nor prefix. None is DRCap's order: captions, vectors, "USER: {prompt}
+    \\n ASSISTANT:". No beginning token is put before it: write the LM's own ("<s>") where it wants one.
     """
 
     text: str = "Describe the audio you hear."
@@ -147,28 +174,40 @@ class Prompt(Block):
 
     @model_validator(mode="after")
     def _places(self) -> Prompt:
-        if any(place in self.text for place in (PREFIX, CAPTIONS, PROMPT)):
+        if any(place in self.text for place in (PREFIX, CAPTIONS, PROMPT, HINT)):
             raise ValueError(f"text {self.text!r} holds a place-holder; those belong into template")
         if self.template is None:
             return self
         found = re.findall(r"\{\w*\}", self.template)
-        unknown = sorted(set(found) - {PREFIX, CAPTIONS, PROMPT})
+        unknown = sorted(set(found) - {PREFIX, CAPTIONS, PROMPT, HINT})
         if unknown:
-            raise ValueError(f"template names {unknown[0]}; expected {PREFIX}, {PROMPT} and {CAPTIONS} alone")
-        if found.count(PREFIX) != 1 or found.count(CAPTIONS) > 1:
+            raise ValueError(f"template names {unknown[0]}; expected {PREFIX}, {PROMPT}, {CAPTIONS} and {HINT} alone")
+        vectors = found.count(PREFIX) == 1 or (PREFIX not in found and HINT in found)
+        if not vectors or found.count(CAPTIONS) > 1 or found.count(HINT) > 1:
             raise ValueError(
-                f"template {self.template!r} must hold {PREFIX} exactly once, where the vectors stand, and {CAPTIONS} "
-                f"once at most"
+                f"template {self.template!r} must hold {PREFIX} exactly once, where the vectors stand (only beside "
+                f"{HINT} may it be left out), and {CAPTIONS} and {HINT} once at most"
             )
         if PROMPT not in found and self.text != Prompt.model_fields["text"].default:
             raise ValueError(f"text {self.text!r} stands nowhere in template: add {PROMPT}, or leave text out")
         return self
 
     def sides(self, retrieval: bool) -> tuple[str, str]:
-        """What stands before and behind the vectors, {captions} not filled in yet."""
+        """What stands before and behind the vectors (all of it before where there are none), {captions} and {hint} not
+        filled in yet."""
         template = self.template if self.template is not None else (CAPTIONS if retrieval else "") + _DRCAP
         before, _, behind = template.partition(PREFIX)
         return before.replace(PROMPT, self.text), behind.replace(PROMPT, self.text)
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether anything of the vector is read."""
+        return self.template is None or PREFIX in self.template
+
+    @property
+    def reads_hints(self) -> bool:
+        """Whether words given with each vector are read."""
+        return self.template is not None and HINT in self.template
 
 
 class Retrieval(Block):

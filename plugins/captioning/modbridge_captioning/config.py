@@ -7,14 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from modbridge.config.component import Affects, Purpose
-from modbridge.config.kinds import DecoderConfig
+from modbridge.config.kinds import DecoderConfig, Layout
 from modbridge.errors import PortError
 from modbridge.spaces import Port
 from modbridge_captioning.blocks import (
     CAPTIONS,
+    HINT,
+    PREFIX,
     Count,
     FreshLm,
     Generate,
@@ -24,9 +26,11 @@ from modbridge_captioning.blocks import (
     Prompt,
     Retrieval,
     SoftPromptMapper,
+    TransformerMapper,
 )
 
 WORDS = "words"
+_TEMPLATES: dict[Layout, str] = {"soft_first": PREFIX + HINT, "hard_first": HINT + PREFIX, "hard_only": HINT}
 
 
 def _folder_hash(folder: Path) -> str:
@@ -59,7 +63,7 @@ class PrefixLmConfig(DecoderConfig):
     and low-rank adapters (DRCap's, Diffusion-Link's).
     `lora`: the adapters of train_lm "lora".
     `mapper`: makes prefix vectors of a vector. `prefix_length`: how many; left out, it is 1 with the mappers drcap
-    (DRCap's) and linear (WSAC's), else 10.
+    (DRCap's) and linear (WSAC's), else 10. (Neither is there with a prompt that reads nothing of the vector.)
     `prompt`: words around the prefix; None is none. `retrieval`: captions retrieved for the prompt; None is none.
     `end_of_sentence`: what training says of the end of a caption. "taught" (ours): the end-of-text token follows every
     caption. "stop": nothing, so that only `generate.stop` ends one. "authors": as "stop", and token 0 (GPT-2's "!") is
@@ -128,6 +132,11 @@ class PrefixLmConfig(DecoderConfig):
         if self.train_lm != "lora" and self.lora != Lora():
             raise ValueError(f"lora is set, but train_lm {self.train_lm!r} has no adapters: set train_lm to 'lora'")
         self._prompt_and_retrieval()
+        if not self.reads_vectors and self.train_lm == "frozen":
+            raise ValueError(
+                f"train_lm 'frozen' trains the mapper alone, and prompt.template without {PREFIX} has none: set "
+                f"train_lm to 'full' or 'lora', or put {PREFIX} into the template"
+            )
         if self.end_of_sentence != "taught" and self.generate.stop is None:
             raise ValueError(
                 f"end_of_sentence {self.end_of_sentence!r} teaches no end of a caption: set generate.stop (the "
@@ -135,6 +144,8 @@ class PrefixLmConfig(DecoderConfig):
             )
         if isinstance(self.lm, FreshLm):
             self.require_positions(self.lm.n_positions)
+            if self.reads_vectors and isinstance(self.mapper, TransformerMapper):
+                self.mapper.require_width(self.lm.n_embd)
         return self
 
     def _prompt_and_retrieval(self) -> None:
@@ -163,26 +174,79 @@ class PrefixLmConfig(DecoderConfig):
                 fields[name] = _folder_hash(Path(value).expanduser())
         return fields
 
+    def with_hints(self, layout: Layout | None) -> PrefixLmConfig:
+        """As for every decoder: the layouts are the templates "{prefix}{hint}", "{hint}{prefix}" and "{hint}"; None is
+        a template of this config's own that holds {hint}.
+
+        Raises ValueError where the two are not one.
+        """
+        template = None if self.prompt is None else self.prompt.template
+        if layout is None:
+            if self.reads_hints:
+                return self
+            found = "there is no prompt" if self.prompt is None else f"prompt.template is {template!r}"
+            raise ValueError(
+                f"layout null leaves it to the decoder 'prefix_lm' where hints stand, and {found}: put {HINT} into "
+                f"prompt.template, or choose a layout"
+            )
+        if self.prompt is None:
+            # Fields that were never given stay so: those given beside `weights` must agree with what was fitted.
+            fields = {**self.model_dump(exclude_unset=True), "prompt": {"template": _TEMPLATES[layout]}}
+            try:
+                return type(self).model_validate(fields)
+            except ValidationError as error:
+                why = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+                raise ValueError(f"layout {layout!r}: {why}") from error
+        if template == _TEMPLATES[layout]:
+            return self
+        if self.reads_hints:
+            raise ValueError(
+                f"layout {layout!r} is the template {_TEMPLATES[layout]!r}, but prompt.template is {template!r}: set "
+                f"layout to null to keep that template, or leave prompt out"
+            )
+        raise ValueError(
+            f"layout {layout!r} says where hints stand, but the decoder 'prefix_lm' has a prompt of its own, without a "
+            f"place for them: put {HINT} into prompt.template and set layout to null, or leave prompt out"
+        )
+
+    @property
+    def reads_hints(self) -> bool:
+        """Whether words given with each vector are read."""
+        return self.prompt is not None and self.prompt.reads_hints
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether anything of the vector is read."""
+        return self.prompt is None or self.prompt.reads_vectors
+
     @property
     def prompts(self) -> int:
         """How many soft prompts stand between the prefix and the caption."""
-        return self.mapper.prompts if isinstance(self.mapper, SoftPromptMapper) else 0
+        return self.mapper.prompts if self.reads_vectors and isinstance(self.mapper, SoftPromptMapper) else 0
+
+    @property
+    def soft_length(self) -> int:
+        """The positions of prefix and soft prompts."""
+        return self.prefix_length + self.prompts if self.reads_vectors else 0
 
     def require_positions(self, positions: int | None, prompt: int = 0) -> None:
         """Raise ValueError unless prefix, soft prompts, a prompt of so many tokens and the longest caption have room in
         a LM of so many positions."""
-        before = self.prefix_length + self.prompts + prompt
-        parts = f"prefix_length {self.prefix_length}" + (f", mapper.prompts {self.prompts}" if self.prompts else "")
+        before = self.soft_length + prompt
+        found = [f"prefix_length {self.prefix_length}"] if self.reads_vectors else []
+        if self.prompts:
+            found.append(f"mapper.prompts {self.prompts}")
         if prompt:
             captions = " with the longest captions" if self.retrieval is not None else ""
-            parts += f", a prompt{captions} of {prompt} tokens"
+            found.append(f"a prompt{captions} of {prompt} tokens")
+        parts = f"{', '.join(found)} and " if found else ""
         for name, tokens in (
             ("generate.max_new_tokens", self.generate.max_new_tokens),
             ("max_tokens", self.max_tokens),
         ):
             if positions is not None and tokens is not None and before + tokens > positions:
                 raise ValueError(
-                    f"{parts} and {name} {tokens} take {before + tokens} positions, and the language model has "
+                    f"{parts}{name} {tokens} take {before + tokens} positions, and the language model has "
                     f"{positions}: lower {name}" + (" or raise lm.n_positions" if isinstance(self.lm, FreshLm) else "")
                 )
 

@@ -34,12 +34,14 @@ class Lead:
     def between(
         cls, prefix: torch.Tensor, before: Sequence[Sequence[int]], behind: Sequence[Sequence[int]], lm: PreTrainedModel
     ) -> Lead:
-        """Prefix vectors (B, P, E) between the tokens of B texts each."""
+        """Prefix vectors (B, P, E), P = 0 for none, between the tokens of B texts each."""
         length = prefix.shape[1]
         rows = [(*b, *[-1] * length, *a) for b, a in zip(before, behind, strict=True)]
         longest = max(map(len, rows))
         # -1 where a vector stands, -2 where nothing does.
-        ids = torch.tensor([[-2] * (longest - len(row)) + [*row] for row in rows], device=prefix.device)
+        ids = torch.tensor(
+            [[-2] * (longest - len(row)) + [*row] for row in rows], dtype=torch.long, device=prefix.device
+        )
         there = ids != -2
         words = token_embedding(lm)(ids.clamp(min=0)) * there[..., None]
         mixed = words.masked_scatter((ids == -1)[..., None], prefix.to(words.dtype))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
-from modbridge_captioning.blocks import DrcapMapper, LinearMapper, MapperBlock, SoftPromptMapper
+from modbridge_captioning.blocks import DrcapMapper, LinearMapper, MapperBlock, SoftPromptMapper, TransformerMapper
 
 _PROMPT_STD = 0.02  # of GPT-2's own embeddings when they begin
 
@@ -62,8 +63,73 @@ class SoftPrompts(torch.nn.Module):
         return torch.cat([prefix, self.prompts.to(prefix.dtype).expand(len(prefix), -1, -1)], dim=1)
 
 
+class _Block(torch.nn.Module):
+    """A pre-LayerNorm transformer block without masks or dropout, (B, T, W) to the same shape.
+
+    The layers are named as in ClipCap; its keys and values come from one layer too, keys first.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = torch.nn.LayerNorm(width)
+        self.to_queries = torch.nn.Linear(width, width, bias=False)
+        self.to_keys_values = torch.nn.Linear(width, 2 * width, bias=False)
+        self.project = torch.nn.Linear(width, width)
+        self.norm2 = torch.nn.LayerNorm(width)
+        self.fc1 = torch.nn.Linear(width, hidden)
+        self.fc2 = torch.nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm1(x)
+        parts = (self.to_queries(y), *self.to_keys_values(y).chunk(2, dim=-1))
+        queries, keys, values = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
+        x = x + self.project(mixed)
+        found: torch.Tensor = x + self.fc2(functional.relu(self.fc1(self.norm2(x))))
+        return found
+
+
+class TransformerPrefix(torch.nn.Module):
+    """ClipCap's transformer mapper, which is ViECap's soft prompt (ViECap:ClipCap.py, MappingNetwork).
+
+    (B, `dim`) -> (B, `length`, `width`): the vector as `projected` vectors, and `length` learned ones behind them, go
+    through `layers` blocks; the last `length` positions are the prefix. There is no last norm.
+    """
+
+    def __init__(
+        self, dim: int, length: int, width: int, *, projected: int, layers: int, heads: int, hidden: int
+    ) -> None:
+        super().__init__()
+        self.projected, self.width = projected, width
+        self.linear = torch.nn.Linear(dim, projected * width)
+        self.prefix_const = torch.nn.Parameter(torch.randn(length, width))
+        self.layers = torch.nn.ModuleList(_Block(width, heads, hidden) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = self.linear(x).view(-1, self.projected, self.width)
+        mixed: torch.Tensor = torch.cat([seen, self.prefix_const.to(seen.dtype).expand(len(seen), -1, -1)], dim=1)
+        for layer in self.layers:
+            mixed = layer(mixed)
+        return mixed[:, self.projected :]
+
+
 def build_mapper(config: MapperBlock, *, dim: int, length: int, width: int) -> torch.nn.Module:
-    """The mapper that `config` describes, with weights from torch's current random state."""
+    """The mapper that `config` describes, with weights from torch's current random state.
+
+    Raises ValueError for heads that do not divide the width.
+    """
+    if isinstance(config, TransformerMapper):
+        config.require_width(width)
+        return TransformerPrefix(
+            dim,
+            length,
+            width,
+            projected=config.project_length,
+            layers=config.layers,
+            heads=config.heads,
+            hidden=max(1, int(width * config.ratio)),
+        )
     if isinstance(config, SoftPromptMapper):
         return SoftPrompts(dim, length, width, config.hidden or width, config.prompts)
     if isinstance(config, LinearMapper | DrcapMapper):

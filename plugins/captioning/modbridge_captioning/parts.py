@@ -42,8 +42,11 @@ STORE = "retrieval.vectors"
 class PrefixLmParts(Decoder[PrefixLmConfig]):
     """Mapper, language model with its adapters, tokenizer, prompt and datastore of a `PrefixLmDecoder`.
 
-    Raises PortError for sequences, and what `load_lm` and `load_tokenizer` raise, when it is built. With the tokenizer
-    "words" the LM is built in `fit` or `load_extra`, once the vocabulary is known.
+    There is no mapper where nothing of the vector is read (a prompt of hints alone).
+
+    Raises PortError for sequences, ConfigError for a mapper that does not suit the language model, and what `load_lm`
+    and `load_tokenizer` raise, when it is built. With the tokenizer "words" the LM is built in `fit` or
+    `load_extra`, once the vocabulary is known.
     """
 
     def __init__(self, config: PrefixLmConfig, context: BuildContext) -> None:
@@ -74,10 +77,18 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
                 self.adapter = add_adapters(self.lm, config.lora, name=config.lm, seed=context.seed)
         if self.tokenizer is not None:
             self._settle_vocabulary()
+        self.width = width
+        self.mapper = self._begin_mapper() if config.reads_vectors else None
+
+    def _begin_mapper(self) -> torch.nn.Module:
+        config, dim = self.config, self.context.dim()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed("prefix_lm", "mapper", context.seed))
-            mapper = build_mapper(config.mapper, dim=context.dim(), length=config.prefix_length, width=width)
-        self.mapper = mapper.to(self.device).eval()
+            torch.manual_seed(derived_seed("prefix_lm", "mapper", self.context.seed))
+            try:
+                mapper = build_mapper(config.mapper, dim=dim, length=config.prefix_length, width=self.width)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+        return mapper.to(self.device).eval()
 
     def _kept_lm(self, artefact: Path | None) -> Path | None:
         """The artefact's own description of a tuned language model, whose weights the artefact holds too."""
@@ -86,7 +97,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
         return artefact / LM
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        found = {"mapper": self.mapper}
+        found: dict[str, torch.nn.Module] = {} if self.mapper is None else {"mapper": self.mapper}
         if self.adapter is not None:
             found["adapter"] = self.adapter
         if self.lm is not None and self.config.train_lm == "full":
@@ -102,7 +113,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
 
         Before a fresh language model knows its words, without its table of words.
         """
-        mapper = sum(p.numel() for p in self.mapper.parameters())
+        mapper = 0 if self.mapper is None else sum(p.numel() for p in self.mapper.parameters())
         if self.lm is not None:
             return mapper + sum(p.numel() for p in self.lm.parameters())
         return mapper + body_size(self.config.lm) if isinstance(self.config.lm, FreshLm) else mapper

@@ -2,8 +2,9 @@
 
 ClipCap's decoder as CapDec, C3 and Diffusion Bridge train it on text vectors alone (Diffusion Bridge,
 image_captioning/src/models/decoder.py); with adapters, prompt and retrieved captions it is DRCap's, with adapters and
-prompt Diffusion-Link's. Unless asked otherwise (`end_of_sentence`) it teaches the end of a caption, and ignores padding
-by an index that is no token's (the authors' is 0, GPT-2's "!", which their models never learn).
+prompt Diffusion-Link's, with a transformer as mapper and words given with each vector ViECap's. Unless asked otherwise
+(`end_of_sentence`) it teaches the end of a caption, and ignores padding by an index that is no token's (the authors' is
+0, GPT-2's "!", which their models never learn).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Fitting, TextVectors
 from modbridge.training import Batches, train, warmup_then
-from modbridge_captioning.blocks import CAPTIONS, FreshLm
+from modbridge_captioning.blocks import FreshLm
 from modbridge_captioning.config import WORDS
 from modbridge_captioning.generation import write
+from modbridge_captioning.hints import require_hints, require_one_each, require_room, require_training_room
 from modbridge_captioning.language_model import positions
 from modbridge_captioning.lead import Lead, token_losses
 from modbridge_captioning.parts import PrefixLmParts
+from modbridge_captioning.prompt import filled
 from modbridge_captioning.retrieval import Datastore
 from modbridge_captioning.targets import IGNORED, Captions
 from modbridge_captioning.words import learn_words
@@ -35,19 +38,22 @@ class PrefixLmDecoder(PrefixLmParts):
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
         """Learn to write `targets` from text vectors (N, D), by cross-entropy of each token given those before it.
 
-        Raises DataError for captions that are empty, too long for the LM, or not as many as the vectors.
+        Raises DataError for captions that are empty, too long for the LM, or not as many as the vectors; ConfigError
+        for hints that the prompt has no place for, or lacks, or that are too long for the LM.
         """
-        config, keys = self.config, vectors.embeddings.keys
+        config = self.config
         if len(vectors) != len(targets):
             raise DataError(f"{len(targets)} captions for {len(vectors)} text vectors; expected one each.")
+        require_hints(config, vectors.hints)
         if isinstance(config.lm, FreshLm) and config.tokenizer == WORDS:
-            said = [] if config.prompt is None else config.prompt.sides(config.retrieval is not None)
-            self._begin_afresh(config.lm, learn_words([*targets, *(side.replace(CAPTIONS, " ") for side in said)]))
+            sides = [] if config.prompt is None else config.prompt.sides(config.retrieval is not None)
+            words = () if vectors.hints is None else vectors.hints.words
+            self._begin_afresh(config.lm, learn_words([*targets, *(filled(side, " ", " ") for side in sides), *words]))
         _, tokenizer = self._ready()
         if config.retrieval is not None:
             self.store = Datastore.of(vectors.embeddings, targets, self.device)
         self._settle_vocabulary()
-        captions = self._encoded(targets, keys)
+        captions = self._encoded(targets, vectors)
         found = self._retrieved(vectors, targets)
         fitting.log(
             fit="prefix_lm",
@@ -85,8 +91,9 @@ class PrefixLmDecoder(PrefixLmParts):
 
     def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
         """The mean cross-entropy of the tokens of `targets` (N texts) given their vectors (N, D), over all tokens that
-        training asks for. Raises DataError as `fit` does."""
-        captions, found = self._encoded(targets, vectors.embeddings.keys), self._retrieved(vectors, targets)
+        training asks for. Raises DataError and ConfigError as `fit` does."""
+        require_hints(self.config, vectors.hints)
+        captions, found = self._encoded(targets, vectors), self._retrieved(vectors, targets)
         sums = []
         with torch.no_grad():
             for start in range(0, len(captions), self.config.batch_size):
@@ -103,7 +110,27 @@ class PrefixLmDecoder(PrefixLmParts):
         of tokens (to the power `length_penalty` in beam search).
 
         Captions for the prompt are retrieved by `source` where the config says so and there is one; texts that are
-        decoded as they are have none, and look for themselves."""
+        decoded as they are have none, and look for themselves. Where the prompt asks for a hint, it is empty."""
+        return self._decode(bridged, source, [""] * len(keys) if self.config.reads_hints else None, keys)
+
+    def decode_hinted(
+        self,
+        bridged: torch.Tensor,
+        source: torch.Tensor | None,
+        hints: Sequence[str],
+        keys: Sequence[str],
+        seed: int,
+    ) -> list[Decoded]:
+        """As `decode_batch`, with the words `hints` (B texts) in their place in the prompt.
+
+        Raises ConfigError if the prompt has no such place, DataError for a hint that is too long for the LM.
+        """
+        require_one_each(self.config, hints, keys)
+        return self._decode(bridged, source, hints, keys)
+
+    def _decode(
+        self, bridged: torch.Tensor, source: torch.Tensor | None, hints: Sequence[str] | None, keys: Sequence[str]
+    ) -> list[Decoded]:
         lm, tokenizer = self._ready()
         found = None
         if self.store is not None and self.config.retrieval is not None:
@@ -111,28 +138,43 @@ class PrefixLmDecoder(PrefixLmParts):
             queries = source if source is not None and asked.query == "source" else bridged
             found = self.store.nearest(queries, asked.decode_count or asked.count)
         with self._precision():
-            lead = self._lead(self.mapper(bridged).float(), found)
+            lead = self._lead(self._prefix(bridged).float(), found, hints)
+            if hints is not None:
+                new = self.config.generate.max_new_tokens
+                require_room(lead, hints, keys, positions(lm), new, "generate.max_new_tokens")
             written = write(lm, tokenizer, lead, self.config.generate, self._ends)
         details = [{} if found is None else {"retrieved": captions} for captions in found or [[]] * len(written)]
         return [
             Decoded(key, text, score, detail) for key, (text, score), detail in zip(keys, written, details, strict=True)
         ]
 
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The prefixes of vectors (B, D), flattened: (B, prefix_length * width)."""
+    def project(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The prefixes of vectors (B, D), flattened: (B, prefix_length * width); None if nothing of them is read."""
+        if self.mapper is None:
+            return None
         with self._precision():
             prefix: torch.Tensor = self.mapper(x)
         return prefix[:, : self.config.prefix_length].float().flatten(1)  # soft prompts are the same for all
 
-    def _encoded(self, texts: Sequence[str], keys: Sequence[str]) -> Captions:
-        """Captions as tokens, all of which have room behind the prefix."""
+    def _encoded(self, texts: Sequence[str], vectors: TextVectors) -> Captions:
+        """Captions as tokens, all of which have room behind the prefix and the longest hint."""
         lm, tokenizer = self._ready()
+        keys = vectors.embeddings.keys
         captions = Captions.encode(texts, keys, tokenizer, self.config.max_tokens)
         limit = positions(lm)
         if limit is not None:
-            before = self.config.prefix_length + self.config.prompts + self._prompt_tokens
+            before = self.config.soft_length + self._prompt_tokens
             captions.require_room(limit, before, texts, keys)
+            if self.prompt is not None and vectors.hints is not None:
+                longest = vectors.hints.longest
+                tokens = self.prompt.hint_tokens(longest)
+                require_training_room(longest, tokens, before, int(captions.lengths.max()), limit)
         return captions
+
+    def _prefix(self, x: torch.Tensor) -> torch.Tensor:
+        """The prefix vectors (B, P, E) of vectors (B, D); none of them (P = 0) where nothing is read of the vector."""
+        found: torch.Tensor = x.new_zeros(len(x), 0, self.width) if self.mapper is None else self.mapper(x)
+        return found
 
     def _retrieved(self, vectors: TextVectors, targets: Sequence[str]) -> list[list[str]] | None:
         """The captions that training puts before each of `targets` (N texts); None without retrieval."""
@@ -141,9 +183,11 @@ class PrefixLmDecoder(PrefixLmParts):
             return None
         return self.store.similar(vectors.embeddings, targets, asked.count, asked.similarity)
 
-    def _lead(self, prefix: torch.Tensor, captions: Sequence[Sequence[str]] | None) -> Lead:
+    def _lead(
+        self, prefix: torch.Tensor, captions: Sequence[Sequence[str]] | None, hints: Sequence[str] | None
+    ) -> Lead:
         """Prefix vectors (B, P, E) with the prompt around them."""
-        return Lead.of(prefix) if self.prompt is None else self.prompt.lead(prefix, captions, self._ready()[0])
+        return Lead.of(prefix) if self.prompt is None else self.prompt.lead(prefix, captions, hints, self._ready()[0])
 
     def _caption_losses(
         self,
@@ -156,13 +200,20 @@ class PrefixLmDecoder(PrefixLmParts):
         """Cross-entropies (B, L + 1) of the captions `rows` (int64 (B,)), 0 where none is asked for, and how many are
         asked for, a scalar tensor."""
         lm, _ = self._ready()
-        # A bridge gives inference tensors, which autograd refuses; their clones are plain ones.
-        x = vectors.batch(rows.tolist(), epoch).to(self.device, torch.float32).clone()
+        x = torch.empty(len(rows), 0, device=self.device)  # for a prompt that reads nothing of them
+        if self.mapper is not None:
+            # A bridge gives inference tensors, which autograd refuses; their clones are plain ones.
+            x = vectors.batch(rows.tolist(), epoch).to(self.device, torch.float32).clone()
+        hints = None if vectors.hints is None else vectors.hints.batch(rows.tolist(), epoch)
         ends = self.config.end_of_sentence
         ignored = 0 if ends == "authors" else None
         batch = captions.batch(rows, teach_end=ends == "taught", ignored=ignored).to(self.device)
         with self._precision():
-            lead = self._lead(self.mapper(x), None if retrieved is None else [retrieved[i] for i in rows.tolist()])
+            found = None if retrieved is None else [retrieved[i] for i in rows.tolist()]
+            lead = self._lead(self._prefix(x), found, hints)
+            if hints is not None:
+                keys = [vectors.embeddings.keys[i] for i in rows.tolist()]
+                require_room(lead, hints, keys, positions(lm), batch.tokens.shape[1], "max_tokens")
             each = token_losses(lm, lead, batch)
         return each, (batch.labels != IGNORED).sum()
 

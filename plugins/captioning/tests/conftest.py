@@ -13,9 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from modbridge.interfaces import TextVectors
+from modbridge.interfaces.fitting import Hints
 from modbridge.spaces import Embeddings
 from modbridge.testing import MemoryFitting, build, toy_port
 
@@ -48,6 +57,17 @@ def save_llama(folder: Path, seed: int = 0) -> Path:
     ends = {"bos_token_id": size - 1, "eos_token_id": size - 1}
     more = {"num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.4}
     LlamaForCausalLM(LlamaConfig(vocab_size=size, **shape, **more, **ends)).save_pretrained(folder)
+    return folder
+
+
+def save_opt(folder: Path, seed: int = 0) -> Path:
+    size = save_words(folder)
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"word_embed_proj_dim": 16, "max_position_embeddings": 64}
+    more = {"dropout": 0.0, "init_std": 0.4, "pad_token_id": size - 1}
+    ends = {"bos_token_id": size - 1, "eos_token_id": size - 1}
+    OPTForCausalLM(OPTConfig(vocab_size=size, **shape, **more, **ends)).save_pretrained(folder)
     return folder
 
 
@@ -132,12 +152,15 @@ class Quick(MemoryFitting):
             super().checkpoint(name, state, force=force)
 
 
-def text_vectors(embeddings: Embeddings) -> TextVectors:
+def text_vectors(embeddings: Embeddings, hints: Sequence[str] | None = None) -> TextVectors:
     def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
         with torch.inference_mode():
             return embeddings.values[list(rows)] * 1.0
 
-    return TextVectors(embeddings, batch)
+    if hints is None:
+        return TextVectors(embeddings, batch)
+    given = Hints(lambda rows, epoch: [hints[i] for i in rows], hints, max(hints, key=len), "toy")
+    return TextVectors(embeddings, batch, given)
 
 
 def embeddings_of(keys: Sequence[str], dim: int = 16, seed: int = 0) -> Embeddings:
@@ -162,11 +185,14 @@ def loaded(block: dict[str, Any], folder: Path) -> Any:
     return decoder
 
 
+_TINY = {"gpt2": save_gpt2, "llama": save_llama, "opt": save_opt}
+
+
 @pytest.fixture(scope="session")
 def lms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny GPT-2 and a tiny Llama, as save_pretrained writes them."""
+    """A tiny GPT-2, a tiny Llama and a tiny OPT, as save_pretrained writes them."""
     folder = tmp_path_factory.mktemp("lms")
-    return {"gpt2": save_gpt2(folder / "gpt2"), "llama": save_llama(folder / "llama")}
+    return {kind: save(folder / kind) for kind, save in _TINY.items()}
 
 
 @pytest.fixture(scope="session")

@@ -503,7 +503,7 @@ def test_artefact_without_its_files_or_with_other_tensors_is_refused(toy: Any, t
         ({"lm": {**FRESH, "n_positions": 12}}, "raise lm.n_positions"),
         ({"generate": {"length_penalty": 2.0}}, "num_beams"),
         ({"end_of_sentence": "authors"}, "generate.stop"),
-        ({"mapper": {"type": "transformer"}}, "'mlp', 'soft_prompt'"),
+        ({"mapper": {"type": "perceiver"}}, "'mlp', 'soft_prompt'"),
         ({"mapper": {"type": "mlp", "prompts": 3}}, "no such field"),
         ({"mapper": "soft_prompt", "lm": {**FRESH, "n_positions": 28}}, "prompts 10 and generate.max_new_tokens 16"),
         ({"lr": float("nan")}, "lr"),
