@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from modbridge.errors import DataError, PortError
 
-_DECIMALS = 9  # what is the same to this many is level
+_DECIMALS = 12  # logits that are the same to this many are level: all that a product's order of adding up can change
+_SCORE_DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def standardised(values: torch.Tensor) -> torch.Tensor:
 
 def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Softmax of logits / temperature over the names, (B, V)."""
-    return (logits / temperature).softmax(dim=1).round(decimals=_DECIMALS)
+    return (logits / temperature).softmax(dim=1).round(decimals=_SCORE_DECIMALS)
 
 
 def ranked(scores: torch.Tensor, count: int, level: torch.Tensor | None = None) -> torch.Tensor:
