@@ -42,8 +42,9 @@ def packaged(file: str) -> Any:
 
 
 def pieces(name: str) -> list[str]:
-    """The parts of a name between commas; a comma in parentheses parts nothing."""
-    return [piece for piece in map(normalised, re.split(r",(?![^(]*\))", name)) if piece]
+    """The parts of a name between commas, without "etc."; a comma in parentheses parts nothing."""
+    found = map(normalised, re.split(r",(?![^(]*\))", name))
+    return [piece for piece in found if piece not in ("", "etc.")]
 
 
 def without_suffix(name: str) -> str:

@@ -89,7 +89,7 @@ class CocoVocabulary(ListedVocabulary[CocoConfig]):
 
 
 class AudioSetVocabulary(ListedVocabulary[AudioSetConfig]):
-    """AudioSet's 527, or the 610 names that they consist of."""
+    """AudioSet's 527, or the 609 names that they consist of."""
 
     @cached_property
     def _of_class(self) -> dict[str, list[str]]:

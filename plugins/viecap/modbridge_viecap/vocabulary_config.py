@@ -52,8 +52,8 @@ class AudioSetConfig(ListedConfig):
     type: Literal["audioset"] = "audioset"
 
     split_commas: bool = True
-    """Whether a class with several names, "Male speech, man speaking", gives each of them: 610 names (ZerAuCap's 611,
-    with "Roaring cats (lions, tigers)" left whole). False: the 527 as they are; texts may say any part of one."""
+    """Whether a class with several names, "Male speech, man speaking", gives each of them: 609 names (ZerAuCap's 611,
+    with "Roaring cats (lions, tigers)" left whole and no "etc."). False: the 527 as they are, known by each part."""
 
     ontology: Annotated[str | None, Affects("decode")] = None
     """AudioSet's ontology.json, which says which name is broader than which. Null: nothing is known of that."""
