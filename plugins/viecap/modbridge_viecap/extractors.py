@@ -62,7 +62,7 @@ class NltkExtractor(Extractor):
             raise SetupError(
                 f"the extractor 'nltk' lacks data of NLTK ({found}); expected punkt_tab, "
                 f"averaged_perceptron_tagger_eng and wordnet. With network: python -m nltk.downloader punkt_tab "
-                f"averaged_perceptron_tagger_eng wordnet; without: copy them into a folder that NLTK_DATA names, or set "
+                f"averaged_perceptron_tagger_eng wordnet; without: copy them to a folder that NLTK_DATA names. Or set "
                 f"entities.extractor to vocabulary or textblob."
             ) from error
 

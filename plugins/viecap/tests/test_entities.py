@@ -58,8 +58,7 @@ def test_nltk_says_which_data_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nltk_keeps_common_nouns_as_the_authors_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    nltk = pytest.importorskip("nltk")
-    import nltk.stem
+    nltk, stem = pytest.importorskip("nltk"), pytest.importorskip("nltk.stem")
 
     tags = {"Dogs": "NNS", "Paris": "NNP", "run": "VBP", "dog": "NN"}
     monkeypatch.setattr(nltk, "word_tokenize", str.split)
