@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from modbridge.datastore import Datastore
 from modbridge.errors import ArtefactError, ConfigError
 from modbridge.interfaces import BuildContext, Decoder
 from modbridge.training import derived_seed
@@ -32,7 +33,6 @@ from modbridge_captioning.language_model import (
 )
 from modbridge_captioning.mapper import build_mapper
 from modbridge_captioning.prompt import PromptWords
-from modbridge_captioning.retrieval import Datastore
 from modbridge_captioning.words import read_words, save_words
 
 NOTE, TOKENIZER, LM = "language_model.json", "tokenizer.json", "lm"

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from modbridge.datastore import Datastore
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Fitting, TextVectors
 from modbridge.training import Batches, train, warmup_then
@@ -26,7 +27,6 @@ from modbridge_captioning.language_model import positions
 from modbridge_captioning.lead import Lead, token_losses
 from modbridge_captioning.parts import PrefixLmParts
 from modbridge_captioning.prompt import filled
-from modbridge_captioning.retrieval import Datastore
 from modbridge_captioning.targets import IGNORED, Captions
 from modbridge_captioning.words import learn_words
 

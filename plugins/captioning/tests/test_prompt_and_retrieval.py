@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from modbridge_captioning import retrieval
-from modbridge_captioning.retrieval import Datastore
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from modbridge import datastore
+from modbridge.datastore import Datastore
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError
 from modbridge.spaces import Embeddings
 from modbridge.testing import build, build_config, toy_port
@@ -227,8 +227,8 @@ def test_what_is_found_is_what_a_plain_loop_finds_whatever_the_blocks(
     found = [similar(expected, key, text, x, 4, 0.4, 0.7) for key, text, x in rows]
     assert {len(each) for each in found} == {0, 1, 2, 3, 4} or len({len(each) for each in found}) > 2
     for sizes in ((1024, 16384), (7, 5), (1, 1)):
-        monkeypatch.setattr(retrieval, "_QUERIES", sizes[0])
-        monkeypatch.setattr(retrieval, "_BLOCK", sizes[1])
+        monkeypatch.setattr(datastore, "_QUERIES", sizes[0])
+        monkeypatch.setattr(datastore, "_BLOCK", sizes[1])
         store = Datastore.of(embeddings, texts, torch.device("cpu"))
         assert len(store.texts) == 37
         assert store.nearest(queries.values, 5) == [nearest(expected, x, 5) for x in unit(queries.values)]
