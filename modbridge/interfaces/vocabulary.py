@@ -104,9 +104,11 @@ class Vocabulary(Component[VocabularyConfigT]):
         ]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {"vectors": self.vectors}
+        return {} if self._vectors is None else {"vectors": self._vectors}
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        if not tensors:
+            return  # it was stored before its names were embedded: only they were asked for
         found = tensors.get("vectors")
         wanted = (len(self.listed), self.context.dim())
         if found is None or tuple(found.shape) != wanted:
