@@ -17,7 +17,6 @@ from modbridge_viecap.retrieval_config import Retrieval, Softmax
 
 ENTITIES = "{entities}"
 TEMPLATES = {"image": f"There are {ENTITIES} in image.", "audio": f"There are sounds of {ENTITIES}."}
-SOFT_ONLY = "soft_only"
 
 
 class HardPrompt(BaseModel):
@@ -73,14 +72,14 @@ class ViecapConfig(DecoderConfig):
 
     @model_validator(mode="after")
     def _writer_reads(self) -> ViecapConfig:
-        if self.layout != SOFT_ONLY:
+        if self.layout != "soft_only":
             object.__setattr__(self, "writer", self.writer.with_hints(self.layout))
         return self
 
     @property
     def alone(self) -> bool:
         """Whether the writer writes from the vector alone."""
-        return self.layout == SOFT_ONLY
+        return self.layout == "soft_only"
 
     @property
     def remembers(self) -> bool:
@@ -109,7 +108,7 @@ class ViecapConfig(DecoderConfig):
         self.vocabulary.check(clean(port))
         if port.frame == "source" and "bridged" in self.retrieval.sides:
             raise PortError(
-                f"the decoder 'viecap' compares bridged vectors with its vocabulary among texts, but is trained here on "
+                f"the decoder 'viecap' compares bridged vectors with its vocabulary among texts, but is trained on "
                 f"{port}. Set retrieval.source to raw, or choose a bridge that carries items to the texts."
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -276,7 +275,7 @@ def cut_short(path: Path) -> None:
 
 
 def runs_code(path: Path) -> None:
-    path.write_bytes(pickle.dumps({"gpt": print}))
+    torch.save({"gpt.transformer.wte.weight": print}, path)
 
 
 BLOCK, SOFT = "gpt.transformer.h.0.attn", "mapping_network.transformer.layers.1"
