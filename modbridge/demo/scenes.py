@@ -210,6 +210,7 @@ class DrawnScenes(MadeUp[DrawnScenesConfig, Scene]):
         scene = self.items[row]
         return {
             "objects": [[thing.colour, thing.shape] for thing in scene.things],
+            "entities": [f"{thing.colour} {thing.shape}" for thing in scene.things],
             "relation": scene.relation,
             "background": scene.background,
         }

@@ -26,6 +26,7 @@ LENGTH = round(RATE * SECONDS)
 EVENT = 0.5  # seconds of one sound
 TIMBRES = ("flute", "buzzer", "bell", "siren")
 PITCHES = {"low": (180.0, 230.0), "middle": (420.0, 540.0), "high": (1000.0, 1300.0)}  # Hz
+WEATHER = ("rain", "wind")  # backgrounds that are sounds of their own, as AudioSet names them
 BACKGROUNDS = {"rain": "in the rain", "wind": "in the wind", "hum": "over a hum", "quiet": "in a quiet room"}
 PULSES = 8.0  # a second
 SWEEPS, SWEEP = 4.0, 0.3  # a siren's: so many a second, so far from its frequency, as a share of it
@@ -167,4 +168,6 @@ class SynthesisedSounds(MadeUp[SynthesisedSoundsConfig, Clip]):
         return Sound(synthesise(self.items[row], self.stream(1, row)), RATE)
 
     def facts(self, row: int) -> Mapping[str, Any]:
-        return {"objects": [[event.pitch, event.timbre] for event in self.items[row].events]}
+        clip = self.items[row]
+        heard = [event.timbre for event in clip.events] + [clip.background] * (clip.background in WEATHER)
+        return {"objects": [[event.pitch, event.timbre] for event in clip.events], "entities": heard}

@@ -24,8 +24,8 @@ TEMPLATES = {"soft_first": "{prefix}{hint}", "hard_first": "{hint}{prefix}", "ha
     "--lm",
     default="gpt2",
     show_default=True,
-    metavar="ID",
-    help="Hugging Face id or folder of the language model that was tuned: its config and tokenizer are taken.",
+    metavar="ID|DIR",
+    help="The language model that was tuned, a Hugging Face id or folder; its own weights are replaced.",
 )
 @click.option(
     "--layout",

@@ -25,8 +25,7 @@ class NamedMetricConfig(MetricConfig):
     """What both metrics share.
 
     `vocabulary`: the names that are looked for in texts, with their other words. An item's true names are its known
-    facts, where the source gives some (`objects`, as the drawn scenes do, or `entities`, a list of names); else all
-    that any of its references says.
+    facts, where the source gives some (`entities`, a list of names); else all that any of its references says.
     """
 
     vocabulary: Annotated[SerializeAsAny[VocabularyConfig], Part("vocabulary"), AfterValidator(_listed)] = CocoConfig()

@@ -23,6 +23,7 @@ from modbridge_viecap.vocabulary_config import (
     VisualGenomeConfig,
 )
 
+FACT = "entities"
 # A metric is built without a registry, so it knows these alone.
 _LISTS: Mapping[type[VocabularyConfig], Callable[[Any, BuildContext], Vocabulary[Any]]] = {
     AudioSetConfig: lists.AudioSetVocabulary,
@@ -57,28 +58,26 @@ class Truth:
         return [frozenset(map(normalised, found)) for found in self._matcher.find_all(texts)]
 
     def of(self, references: Sequence[Reference]) -> list[frozenset[str]]:
-        """The true names of each item: its facts `objects` (pairs of words, each pair a name) or `entities` (names),
-        of which some may be no name of the vocabulary; without such facts all names that any of its texts says.
+        """The true names of each item: its facts `entities` (a list of names), of which some may be no name of the
+        vocabulary; without such facts all names that any of its texts says.
 
         Raises DataError for facts in another form, and for an item with neither facts nor texts.
         """
-        return [self._known(reference) if _has_facts(reference) else self._read(reference) for reference in references]
+        return [self._known(one) if FACT in one.facts else self._read(one) for one in references]
 
     def _known(self, reference: Reference) -> frozenset[str]:
-        what = "objects" if "objects" in reference.facts else "entities"
-        found = reference.facts[what]
-        words = [" ".join(_strings(pair)) if what == "objects" else pair for pair in _list(found)]
-        if not isinstance(found, list | tuple) or not all(isinstance(word, str) and word.strip() for word in words):
-            form = "pairs of words, [[red, circle]]" if what == "objects" else "names, [dog, frisbee]"
+        found = reference.facts[FACT]
+        if not isinstance(found, list | tuple) or not all(isinstance(word, str) and word.strip() for word in found):
             raise DataError(
-                f"the facts of {reference.key!r} hold {what}: {found!r}; expected a list of {form}. Mend the source."
+                f"the facts of {reference.key!r} hold {FACT}: {found!r}; expected a list of names, [dog, frisbee]. Mend "
+                f"the source."
             )
-        return frozenset(self.canonical(word) for word in words)
+        return frozenset(self.canonical(word) for word in found)
 
     def _read(self, reference: Reference) -> frozenset[str]:
         if not reference.texts:
             raise DataError(
-                f"the item {reference.key!r} has neither references nor known objects, so nothing says what is in it. "
+                f"the item {reference.key!r} has neither references nor known entities, so nothing says what is in it. "
                 f"Leave it out, or give the source its captions."
             )
         return frozenset().union(*self.said(reference.texts))
@@ -99,16 +98,3 @@ def check_items(predictions: Sequence[Decoded], references: Sequence[Reference])
 def ratio(part: int, whole: int) -> float | None:
     """A share; None of nothing."""
     return part / whole if whole else None
-
-
-def _has_facts(reference: Reference) -> bool:
-    return "objects" in reference.facts or "entities" in reference.facts
-
-
-def _list(found: Any) -> list[Any]:
-    return list(found) if isinstance(found, list | tuple) else []
-
-
-def _strings(pair: Any) -> list[str]:
-    """The words of an object; none if it is anything else."""
-    return list(pair) if isinstance(pair, list | tuple) and all(isinstance(word, str) for word in pair) else []

@@ -21,7 +21,7 @@ from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Metric, Reference, Score
 
 SHAPES = NamesConfig(names=["red circle", "blue square", "green cross"])
-PAIR = [["red", "circle"], ["blue", "square"]]
+PAIR = ["red circle", "blue square"]
 
 
 def found(key: str, *kept: str, out: tuple[str, ...] = ()) -> Decoded:
@@ -55,7 +55,7 @@ def test_entities_are_counted_over_all_items() -> None:
             found("b", "blue square"),  # 1 of 1 right, 1 of 1 found
             found("c", out=("green cross",)),  # nothing came through, 1 missed
         ],
-        [item("a", objects=PAIR), item("b", objects=[["blue", "square"]]), item("c", objects=[("green", "cross")])],
+        [item("a", entities=PAIR), item("b", entities=["blue square"]), item("c", entities=["green cross"])],
         vocabulary=SHAPES,
     )
     assert scores["entity_precision"].corpus == pytest.approx(2 / 3)
@@ -76,7 +76,6 @@ def test_known_names_go_before_what_references_say() -> None:
     one = [found("a", "cat")]
     assert entities(one, [item("a", *texts)])["entity_f1"].corpus == 0
     assert entities(one, [item("a", *texts, entities=["kitten"])])["entity_f1"].corpus == 1
-    assert entities(one, [item("a", *texts, entities=["cat"], objects=PAIR)])["entity_f1"].corpus == 0
 
 
 def test_all_references_of_an_item_say_what_is_there() -> None:
@@ -86,7 +85,7 @@ def test_all_references_of_an_item_say_what_is_there() -> None:
 
 
 def test_facts_may_name_what_the_vocabulary_lacks() -> None:
-    scores = entities([found("a", "purple star")], [item("a", objects=[["purple", "star"], ["red", "circle"]])])
+    scores = entities([found("a", "purple star")], [item("a", entities=["purple star", "red circle"])])
     assert scores["entity_precision"].corpus == 1
     assert scores["entity_recall"].corpus == 0.5
 
@@ -120,10 +119,10 @@ def test_chair_counts_objects_and_captions() -> None:
             "a green cross above a blue square above a red circle",  # 2 of 3 made up
         ],
         [
-            item("a", objects=PAIR),
-            item("b", objects=[["red", "circle"]]),
-            item("c", objects=[["blue", "square"]]),
-            item("d", objects=[["blue", "square"]]),
+            item("a", entities=PAIR),
+            item("b", entities=["red circle"]),
+            item("c", entities=["blue square"]),
+            item("d", entities=["blue square"]),
         ],
         vocabulary=SHAPES,
     )
@@ -146,7 +145,7 @@ def test_chair_reads_references_by_cocos_names_and_their_other_words() -> None:
 
 
 def test_objects_that_the_vocabulary_lacks_are_not_asked_for() -> None:
-    references = [item("a", objects=[["red", "circle"], ["purple", "star"]])]
+    references = [item("a", entities=["red circle", "purple star"])]
     assert chair(["a red circle"], references, vocabulary=SHAPES)["object_recall"].corpus == 1
     scores = chair(["a red circle"], references)  # by COCO's names
     assert corpus(scores) == {"chair_i": None, "chair_s": 0.0, "object_recall": None}
@@ -199,10 +198,10 @@ METRICS = [EntityMetric(EntitiesConfig()), Chair(ChairConfig())]
         ([], [], "no predictions"),
         ([found("a")], [], "1 predictions for 0 items"),
         ([found("a")], [item("b", "a dog")], "row 0 predicts 'a'"),
-        ([found("a")], [item("a")], "'a' has neither references nor known objects"),
-        ([found("a")], [item("a", objects=["red circle"])], r"hold objects: .*expected a list of pairs"),
-        ([found("a")], [item("a", objects=None)], "hold objects: None"),
-        ([found("a")], [item("a", objects=[[1, 2]])], "hold objects"),
+        ([found("a")], [item("a")], "'a' has neither references nor known entities"),
+        ([found("a")], [item("a", entities="red circle")], r"hold entities: .*expected a list of names"),
+        ([found("a")], [item("a", entities=None)], "hold entities: None"),
+        ([found("a")], [item("a", entities=[[1, 2]])], "hold entities"),
         ([found("a")], [item("a", entities="dog")], "hold entities: 'dog'; expected a list of names"),
         ([found("a")], [item("a", entities=["dog", 3])], "hold entities"),
     ],
