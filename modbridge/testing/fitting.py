@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from modbridge.interfaces.bridge import FitData
-from modbridge.interfaces.fitting import Judge, Progress
+from modbridge.interfaces.fitting import Judge, Progress, TextVectors
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_weights
 from modbridge.store.keys import stable_hash, vectors_hash
+from modbridge.testing.toy import toy_texts
 
 
 class _Silent:
@@ -24,12 +25,21 @@ class Interrupted(Exception):
 
 
 class MemoryFitting:
-    """A Fitting for tests. `stop_after`: raise Interrupted at that checkpoint, so that resuming can be tested."""
+    """A Fitting for tests. `stop_after`: raise Interrupted at that checkpoint, so that resuming can be tested.
+    `embed`: stands for the run's encoder of texts."""
 
-    def __init__(self, seed: int = 0, *, stop_after: int | None = None, judge: Judge | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        stop_after: int | None = None,
+        judge: Judge | None = None,
+        embed: Callable[[Sequence[str]], Embeddings] = toy_texts,
+    ) -> None:
         self.seed = seed
         self.judge = judge
         self.stop_after = stop_after
+        self.embed = embed
         self.saved: dict[str, dict[str, Any]] = {}
         self.logged: list[dict[str, Any]] = []
         self.checkpoints = 0
@@ -51,6 +61,9 @@ class MemoryFitting:
     def log(self, **values: float | int | str) -> None:
         self.logged.append(values)
 
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        return self.embed(texts)
+
     def fit_part(self, part: Any, clean: Embeddings, observed: Embeddings | None = None) -> None:
         part.fit(clean, self, observed=observed)
 
@@ -61,12 +74,20 @@ class MemoryFitting:
         given = [None if side is None else vectors_hash(side) for side in (data.text, data.source)]
         bridge.fit(data, _Inside(self, stable_hash([bridge.config.key_fields(), given])))
 
+    def fit_decoder(self, decoder: Any, vectors: TextVectors, targets: Sequence[str]) -> None:
+        if decoder.config.weights is not None:
+            load_weights(decoder, decoder.config.weights)
+            return
+        hints = vectors.hints and vectors.hints.key
+        given = [decoder.config.key_fields(), vectors_hash(vectors.embeddings), hints, list(targets)]
+        decoder.fit(vectors, targets, _Inside(self, stable_hash(given), self.judge))
+
 
 class _Inside(MemoryFitting):
     """The surroundings of a nested fit: its checkpoints lie among those of the outer one, under names of its own."""
 
-    def __init__(self, outer: MemoryFitting, name: str) -> None:
-        super().__init__(outer.seed)
+    def __init__(self, outer: MemoryFitting, name: str, judge: Judge | None = None) -> None:
+        super().__init__(outer.seed, judge=judge, embed=outer.embed)
         self.outer, self.name, self.logged = outer, name, outer.logged
 
     def restore(self, name: str) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ def toy_embeddings(
     values = Draw.of(keys, seed).normal(dim)
     mean = Draw.of([modality], seed).normal(dim) * shift
     return Embeddings(torch.nn.functional.normalize(values + mean, dim=1), toy_port(dim, modality), keys)
+
+
+def toy_texts(texts: Sequence[str], dim: int = 16) -> Embeddings:
+    """The vectors of texts in the toy space, unit length: what a text says decides its vector, its place does not."""
+    values = torch.nn.functional.normalize(Draw.of(texts, 0).named("text").normal(dim), dim=1)
+    return Embeddings(values, toy_port(dim), tuple(map(str, range(len(texts)))))
 
 
 def build_config(kind: str, block: Mapping[str, Any] | str, registry: Registry | None = None) -> Any:

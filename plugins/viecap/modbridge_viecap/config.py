@@ -91,10 +91,11 @@ class ViecapConfig(DecoderConfig):
         return not self.alone and self.retrieval.type == "oracle"
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but without entities only the writer counts."""
+        """As for every component, but without entities neither prompt nor filters count. (The vocabularies do: they are
+        stored with the rest.)"""
         fields = super().key_fields(*purposes)
         if self.alone:
-            return {name: fields[name] for name in fields if name in ("type", "writer", "layout", "weights")}
+            return {name: fields[name] for name in fields if name not in ("prompt", "entities", "retrieval")}
         return {**fields, "remembers": self.remembers}
 
     def part_ports(self, part: str, ports: Mapping[str, Port]) -> Mapping[str, Port]:

@@ -48,7 +48,8 @@ class ViecapDecoder(Decoder[ViecapConfig]):
         """Embed the vocabulary, keep what retrieval is calibrated on, and let the writer learn to write `targets`
         from text vectors (N, D) and the names that the targets say, masked at random.
 
-        Raises what the vocabulary, the extractor and the writer raise, and DataError where no caption says any name.
+        Raises what the vocabulary, the extractor and the writer raise, and DataError where retrieval is to be
+        calibrated and no caption says any name.
         """
         if self.config.alone:
             fitting.fit_decoder(self.writer, vectors, targets)
@@ -130,7 +131,7 @@ class ViecapDecoder(Decoder[ViecapConfig]):
         hints = Hints(
             batch=batch,
             words=[self.words([name]) for name in every] + [self.words([])],
-            longest=max((self.words(names) for names in named), key=len),
+            longest=max((self.words(names) for names in [[], *named]), key=len),  # all may be masked
             key=key,
         )
         return TextVectors(vectors.embeddings, vectors.batch, hints)

@@ -133,12 +133,16 @@ class Finder:
         return found if self.store is None else {**found, _STORE: self.store.vectors}
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take up what `tensors` gave. Raises ArtefactError if something is missing or of another size."""
+        """Take up what `tensors` gave. Raises ArtefactError if something is missing or of another size, or names are
+        said that the vocabulary lacks."""
         dim, device = self.context.dim(), self.context.device
         wanted = {name: (dim,) if name == _TENSORS[0] else (len(self.truth), dim) for name in _TENSORS}
         found = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
         if found != wanted:
             raise ArtefactError(f"the decoder's own vectors are {found}; expected {wanted}. Fit the decoder anew.")
+        count = len(self.vocabulary.listed)
+        if not all(0 <= number < count for names in self.truth for number in names):
+            raise ArtefactError(f"{NOTE} speaks of other names than the vocabulary's {count}. Fit the decoder anew.")
         self.text_mean, self.clean, self.given = (tensors[name].to(device) for name in _TENSORS)
         if self.store is not None:
             self.store = self.store.with_vectors(tensors.get(_STORE))
@@ -154,7 +158,8 @@ class Finder:
         """Read what `save` wrote; gives the template."""
         try:
             note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-            self.truth, sentence = note["truth"], str(note["template"])
+            self.truth = [[int(number) for number in names] for names in note["truth"]]
+            sentence = str(note["template"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtefactError(
                 f"{folder / NOTE} cannot be read ({error}); expected what the decoder knows of its training captions. "
