@@ -1,6 +1,6 @@
 """Reading the ViECap authors' checkpoint: their soft prompt and their language model, apart.
 
-The file (ViECap at 7c16a78, `coco_prefix-0014.pt` and the like) is the bare state of their captioning model: `gpt.*` is
+The file (ViECap at 7c16a78, one an epoch, `...-0014.pt`) is the bare state of their captioning model: `gpt.*` is
 transformers' language model, `mapping_network.*` ClipCap's transformer. Its sizes are read off the tensors; how many
 heads attend, and whether words or vectors come first, no tensor says.
 """

@@ -44,7 +44,7 @@ TEMPLATES = {"soft_first": "{prefix}{hint}", "hard_first": "{hint}{prefix}", "ha
 @click.option("--space", default=SPACE, show_default=True, help="The space it was trained in.")
 @click.pass_context
 def command(ctx: click.Context, file: str, out: str, lm: str, layout: str, heads: int, space: str) -> None:
-    """The writer of ViECap from the authors' checkpoint FILE (coco_prefix-0014.pt).
+    """The writer of ViECap from the authors' checkpoint FILE (coco-0014.pt).
 
     It is for `decoder: {type: viecap, writer: {type: prefix_lm, weights: DIR}, vocabulary: coco}`. The file holds soft
     prompt and language model. It says neither the layout nor the number of heads, and wrong ones give captions without
@@ -52,8 +52,8 @@ def command(ctx: click.Context, file: str, out: str, lm: str, layout: str, heads
 
     \b
     Examples:
-      modbridge import-weights viecap coco_prefix-0014.pt --out weights/viecap
-      modbridge import-weights viecap prefix-0014.pt --lm facebook/opt-125m --layout hard_first --out weights/opt
+      modbridge import-weights viecap coco-0014.pt --out weights/viecap
+      modbridge import-weights viecap opt-0014.pt --lm facebook/opt-125m --layout hard_first --out weights/opt
     """
     from modbridge.cli.state import State
     from modbridge.errors import ConfigError, DataError, Problem

@@ -407,3 +407,5 @@ metrics: [bleu]
     capsys.readouterr()
     assert main(["check", str(config), "--set", "decoder.layout=hard_first", *more]) == 1
     assert "layout 'hard_first' is the template" in capsys.readouterr().err
+    assert main(["check", str(config), "--set", "bridge=c3", *more]) == 1
+    assert "centred vectors where raw ones are expected" in capsys.readouterr().err
