@@ -34,6 +34,13 @@ class TrainConfig(BaseModel):
         "one lets it close",
     )
 
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="decides the encoder's random numbers in place of the run's seed, so that runs of all seeds share "
+        "one encoder, as they would a published one",
+    )
+
     @field_validator("logit_scale")
     @classmethod
     def _positive(cls, value: float | str) -> float | str:

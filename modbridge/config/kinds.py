@@ -57,6 +57,11 @@ class EncoderConfig(ComponentConfig):
         """Whether it is trained by the run itself, before anything is embedded."""
         return False
 
+    @property
+    def fit_seed(self) -> int | None:
+        """The seed of its training, where that is not the run's."""
+        return None
+
     def emits(self, modality: str) -> Port:
         """The port of one modality, known without weights."""
         raise TypeError(f"{type(self).__name__} does not say its ports")

@@ -21,7 +21,8 @@ def deep_merge(base: Any, override: Any) -> Any:
 
     Blocks merge field by field and the override wins; lists and single values replace. A component's word stands for
     its block: `c3` is `{type: c3}`. Where the override gives a `type` other than the base's, the base's other fields
-    are dropped, since they belong to another component. A block whose keys are all integers changes the items of a
+    are dropped, since they belong to another component; so are those of a base without `type`, such as a profile's, of
+    which nothing says that they belong to this one. A block whose keys are all integers changes the items of a
     list in place; no file can hold one, `--set cells.0.name=x` makes it.
     """
     if isinstance(override, Mapping):
@@ -227,7 +228,7 @@ def _split(text: str) -> list[str]:
 
 
 def _changes_type(base: Mapping[str, Any], override: Mapping[str, Any]) -> bool:
-    return "type" in override and "type" in base and override["type"] != base["type"]
+    return "type" in override and override["type"] != base.get("type")
 
 
 def _copy(value: Any) -> Any:

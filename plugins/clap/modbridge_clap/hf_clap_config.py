@@ -111,6 +111,10 @@ class HfClapConfig(ClipEncoderConfig):
     def needs_fit(self) -> bool:
         return self.train is not None
 
+    @property
+    def fit_seed(self) -> int | None:
+        return None if self.train is None else self.train.seed
+
     def folder(self) -> Path | None:
         """The local folder that `model` names; None for the others. Raises DataError if it does not exist."""
         if not isinstance(self.model, str):

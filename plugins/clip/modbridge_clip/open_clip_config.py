@@ -111,6 +111,10 @@ class OpenClipConfig(EncoderConfig):
     def needs_fit(self) -> bool:
         return self.train is not None
 
+    @property
+    def fit_seed(self) -> int | None:
+        return None if self.train is None else self.train.seed
+
     def architecture(self) -> dict[str, Any]:
         """open_clip's config of the model, with the image size that is wanted; a copy of its own."""
         source = (

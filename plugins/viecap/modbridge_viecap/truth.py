@@ -69,8 +69,8 @@ class Truth:
         found = reference.facts[FACT]
         if not isinstance(found, list | tuple) or not all(isinstance(word, str) and word.strip() for word in found):
             raise DataError(
-                f"the facts of {reference.key!r} hold {FACT}: {found!r}; expected a list of names, [dog, frisbee]. Mend "
-                f"the source."
+                f"the facts of {reference.key!r} hold {FACT}: {found!r}; expected a list of names, [dog, frisbee]. "
+                f"Mend the source."
             )
         return frozenset(self.canonical(word) for word in found)
 
