@@ -83,3 +83,13 @@ def masked(
     return [
         [name for name, stays in zip(names, row, strict=False) if stays] for names, row in zip(named, kept, strict=True)
     ]
+
+
+def shuffled(named: Sequence[Sequence[str]], keys: Sequence[str], *, seed: int, epoch: int) -> list[list[str]]:
+    """The names of each caption (B lists) in an order drawn as `masked` draws."""
+    if not named:
+        return []
+    bits = Draw.of(keys, seed, epoch).named("entity order").bits(max(1, *map(len, named))).tolist()
+    return [
+        [name for _, name in sorted(zip(row, names, strict=False))] for names, row in zip(named, bits, strict=True)
+    ]

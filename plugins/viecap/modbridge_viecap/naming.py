@@ -9,7 +9,7 @@ from typing import Any
 from modbridge.interfaces import Vocabulary
 from modbridge_viecap.entities_config import Entities
 from modbridge_viecap.extractors import Extractor, build_extractor
-from modbridge_viecap.filters import EntityFilter, masked
+from modbridge_viecap.filters import EntityFilter, masked, shuffled
 
 
 class Naming:
@@ -31,5 +31,6 @@ class Naming:
         return self._filter.keep_all(self._extractor.extract(texts))
 
     def masked(self, named: Sequence[Sequence[str]], keys: Sequence[str], epoch: int) -> list[list[str]]:
-        """The names of each caption that are left in an epoch, whatever the batch."""
-        return masked(named, keys, prob=self.config.mask, seed=self.seed, epoch=epoch)
+        """The names of each caption that are left in an epoch, and in which order, whatever the batch."""
+        left = masked(named, keys, prob=self.config.mask, seed=self.seed, epoch=epoch)
+        return left if self.config.order == "caption" else shuffled(left, keys, seed=self.seed, epoch=epoch)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from modbridge_viecap.entities_config import Entities
 from modbridge_viecap.extractors import Extractor, build_extractor
-from modbridge_viecap.filters import PEOPLE, EntityFilter, masked, stop_words
+from modbridge_viecap.filters import PEOPLE, EntityFilter, masked, shuffled, stop_words
 from modbridge_viecap.name_files import packaged
 from pydantic import ValidationError
 
@@ -140,6 +140,17 @@ def test_masks_leave_names_out_with_their_probability(prob: float) -> None:
     assert abs(both - prob**2) < 0.03  # the names of one caption are masked independently
     assert masked([], [], prob=prob, seed=0, epoch=0) == []
     assert masked([[]], ["k"], prob=prob, seed=0, epoch=0) == [[]]
+
+
+def test_orders_depend_on_seed_epoch_and_key_alone_and_favour_none() -> None:
+    keys = [f"{i}" for i in range(3000)]
+    named = [["a", "b", "c"][: 1 + i % 3] for i in range(3000)]
+    whole = shuffled(named, keys, seed=7, epoch=3)
+    assert [shuffled([n], [k], seed=7, epoch=3)[0] for n, k in zip(named, keys, strict=True)] == whole
+    assert [sorted(names) for names in whole] == named
+    assert whole != shuffled(named, keys, seed=7, epoch=4)
+    orders = ["".join(names) for names in whole if len(names) == 3]
+    assert all(abs(orders.count(order) / 1000 - 1 / 6) < 0.05 for order in ("abc", "acb", "bac", "bca", "cab", "cba"))
 
 
 @pytest.mark.parametrize("wrong", [{"mask": 1.2}, {"most": 0}, {"extractor": "regex"}, {"masking": 0.4}])
