@@ -20,9 +20,9 @@ class Entities(BaseModel):
     the same sort). `in_vocabulary`: leave out what is no name of the vocabulary, nor another word for one.
     `mask`: the probability that a name is left out, drawn for every caption, name and epoch. `most`: at most so many
     names a caption, the first ones that came through the filter (the authors cut before it).
-    `order`: "shuffled" puts a caption's names in an order drawn for every caption and epoch, so that the writer does not
-    learn to take it for the caption's own (ours; the authors' is that of a Python set). "caption": as the caption says
-    them.
+    `order`: "shuffled" puts a caption's names in an order drawn for every caption and epoch, so that the writer does
+    not learn to take it for the caption's own (ours; the authors' is that of a Python set). "caption": as the caption
+    says them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

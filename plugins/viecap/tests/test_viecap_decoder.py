@@ -195,9 +195,9 @@ def test_texts_among_source_vectors_cannot_be_compared_with_names(frame: Any) ->
 # What the writer learns from
 
 
-def hints_of(texts: Sequence[str] = TEXTS, **changes: Any) -> Any:
+def hints_of(texts: Sequence[str] = TEXTS, entities: Any = None, **changes: Any) -> Any:
     heard = Heard()
-    fitted(heard, texts=texts, **changes)
+    fitted(heard, texts=texts, entities={"order": "caption", **(entities or {})}, **changes)
     return heard.hints
 
 
@@ -233,6 +233,21 @@ def test_masks_go_by_epoch_and_caption_not_by_batch() -> None:
         assert {prompts[row] for prompts in epochs} == {said(names) for names in possible}
     left = sum(prompt.count(name) for prompts in epochs for prompt in prompts for name in NAMES)
     assert left / (40 * sum(prompt.count(name) for prompt in EVERY for name in NAMES)) == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_order_is_drawn_by_epoch_and_caption() -> None:
+    drawn = hints_of(entities={"order": "shuffled", "mask": 0.0})
+    epochs = [drawn.batch(range(16), epoch) for epoch in range(60)]
+    for row, (first, second) in enumerate(PAIRS):
+        prompts = [of[row] for of in epochs]
+        assert set(prompts) == {said(list(dict.fromkeys(pair))) for pair in ((first, second), (second, first))}
+        assert first == second or 12 < prompts.count(said([first, second])) < 48
+    assert [drawn.batch([row], 7)[0] for row in range(16)] == epochs[7]
+    both = hints_of(entities={"order": "shuffled", "mask": 0.5})
+    ordered = hints_of(entities={"mask": 0.5})
+    assert [sorted(prompt) for prompt in both.batch(range(16), 3)] == [
+        sorted(prompt) for prompt in ordered.batch(range(16), 3)
+    ]
 
 
 @pytest.mark.parametrize("mask", [0.0, 1e-9])
@@ -282,12 +297,13 @@ def test_the_key_of_hints_tells_what_they_depend_on() -> None:
     assert hints_of(vocabulary={**VOCABULARY, "names": NAMES[::-1]}, training_vocabulary=VOCABULARY).key == same.key
     others = [
         hints_of(entities={"mask": 0.3}),
+        hints_of(entities={"order": "shuffled"}),
         hints_of(modality="audio"),
         hints_of(prompt={"empty": "nothing"}),
         hints_of(prompt={"joiner": " "}),
         hints_of(["only a horse", *TEXTS[1:]]),
     ]
-    assert len({same.key, *(other.key for other in others)}) == 6
+    assert len({same.key, *(other.key for other in others)}) == 7
 
 
 def test_no_entities_give_the_empty_word_and_no_entity_at_all_ends_a_calibration() -> None:
