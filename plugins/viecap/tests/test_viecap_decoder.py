@@ -37,8 +37,10 @@ WRITER = {
 }  # fmt: skip
 VOCABULARY = {"type": "names", "names": NAMES, "templates": ["a {}"]}
 PRIOR = {"type": "ddpm", "denoiser": {"type": "residual_mlp", "width": 16, "num_blocks": 1}, "steps": 20}
-TEXT = Embeddings(toy_embeddings(len(TEXTS)).values, toy_port(), KEYS)
+# Of any length, for encoders need not normalise.
+TEXT = Embeddings(toy_embeddings(len(TEXTS)).values * torch.linspace(0.5, 3, len(TEXTS))[:, None], toy_port(), KEYS)
 IMAGE = toy_embeddings(12, modality="image", shift=0.9)
+IMAGE = Embeddings(IMAGE.values * torch.linspace(2, 0.7, 12)[:, None], IMAGE.port, IMAGE.keys)
 
 
 class Heard(MemoryFitting):
@@ -84,11 +86,11 @@ def saved(decoder: Any, folder: Path) -> Path:
     return folder
 
 
-def n(x: np.ndarray) -> np.ndarray:
+def n(x: Any) -> Any:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def double(x: Any) -> np.ndarray:
+def double(x: Any) -> Any:
     return getattr(x, "values", x).double().numpy()
 
 
@@ -108,9 +110,17 @@ def under_the_bridge(frame: str, **changes: Any) -> Any:
     across = bridge(frame)
 
     def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
-        return across.augment(TEXT, 0, epoch).values[list(rows)].clone()
+        values: torch.Tensor = across.augment(TEXT, 0, epoch).values
+        return values[list(rows)].clone()
 
-    return fitted(Heard(), TextVectors(TEXT, batch), frame=across.config.augments(TEXT.port).frame, **changes)
+    writer = {**WRITER, "steps": 1, "generate": {"max_new_tokens": 1}}
+    frame = across.config.augments(TEXT.port).frame
+    return fitted(None, TextVectors(TEXT, batch), frame=frame, writer=writer, **changes)
+
+
+def found_under(frame: str, retrieval: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    decoder = under_the_bridge(frame, retrieval=retrieval)
+    return [one.details["entities"] for one in decoder.decode(bridge(frame).cross(IMAGE, 0), source=IMAGE)]
 
 
 MEAN = n(double(TEXT)).mean(0)
@@ -118,7 +128,7 @@ RADIUS = np.linalg.norm(n(double(TEXT)) - MEAN, axis=1).mean()
 SAID = n(double(toy_texts([f"a {name}" for name in NAMES])))
 
 
-def compared(frame: str) -> tuple[np.ndarray, np.ndarray]:
+def compared(frame: str) -> tuple[Any, Any]:
     """Cosines of raw image vectors with names, and of bridged ones with names, without the captions' mean both."""
     z = n(double(bridge("centred").cross(IMAGE, 0)))
     if frame == "text":
@@ -130,46 +140,39 @@ def compared(frame: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("frame", ["centred", "text"])
 @pytest.mark.parametrize("source", ["raw", "bridged", "mix"])
-def test_items_are_compared_in_the_frame_of_their_side(monkeypatch: Any, frame: str, source: str) -> None:
-    retrieval = {"type": "cosine", "source": source, "top_k": len(NAMES)}
-    decoder = under_the_bridge(frame, retrieval=retrieval)
-    monkeypatch.setattr(decoder.writer, "decode_batch", None)
+def test_items_are_compared_in_the_frame_of_their_side(frame: str, source: str) -> None:
     raw, bridged = compared(frame)
     expected = {"raw": raw, "bridged": bridged, "mix": (raw + bridged) / 2}[source]
-    found = decoder.finder.find(bridge(frame).cross(IMAGE, 0).values, IMAGE.values, IMAGE.keys, 0)
-    for candidates, row in zip(found, expected, strict=True):
-        assert [one.name for one in candidates] == [NAMES[i] for i in (-row).argsort()]
-        np.testing.assert_allclose([one.score for one in candidates], np.sort(row)[::-1], atol=1e-6)
+    found = found_under(frame, {"type": "cosine", "source": source, "top_k": len(NAMES)})
+    for entities, row in zip(found, expected, strict=True):
+        assert [one["name"] for one in entities] == [NAMES[i] for i in (-row).argsort()]
+        np.testing.assert_allclose([one["score"] for one in entities], np.sort(row)[::-1], atol=1e-6)
     assert np.abs(raw - bridged).max() > 0.1
 
 
 @pytest.mark.parametrize("frame", ["centred", "text"])
 def test_a_mix_averages_probabilities(frame: str) -> None:
-    decoder = under_the_bridge(
-        frame, retrieval={"type": "softmax", "source": "mix", "temperature": 0.1, "threshold": 0.3, "top_k": 5}
-    )
     shares = [np.exp(x / 0.1) / np.exp(x / 0.1).sum(1, keepdims=True) for x in compared(frame)]
-    found = decoder.finder.find(bridge(frame).cross(IMAGE, 0).values, IMAGE.values, IMAGE.keys, 0)
-    for candidates, row in zip(found, sum(shares) / 2, strict=True):
-        assert {one.name: one.kept for one in candidates} == dict(zip(NAMES, row >= 0.3, strict=True))
-        np.testing.assert_allclose([one.score for one in candidates], np.sort(row)[::-1], atol=1e-6)
-    assert {one.kept for candidates in found for one in candidates} == {True, False}
+    retrieval = {"type": "softmax", "source": "mix", "temperature": 0.1, "threshold": 0.3, "top_k": 5}
+    found = found_under(frame, retrieval)
+    for entities, row in zip(found, sum(shares) / 2, strict=True):
+        assert {one["name"]: one["kept"] for one in entities} == dict(zip(NAMES, row >= 0.3, strict=True))
+        np.testing.assert_allclose([one["score"] for one in entities], np.sort(row)[::-1], atol=1e-6)
+    assert {one["kept"] for entities in found for one in entities} == {True, False}
 
 
 @pytest.mark.parametrize("frame", ["centred", "text"])
 @pytest.mark.parametrize("source", ["raw", "bridged", "mix"])
 def test_captions_are_looked_up_in_the_frame_of_their_side(frame: str, source: str) -> None:
-    retrieval = {"type": "frequency", "source": source, "captions": 3, "min_count": 1}
-    decoder = under_the_bridge(frame, retrieval=retrieval)
     texts, z = n(double(TEXT)), n(double(bridge(frame).cross(IMAGE, 0)))
     z = z if frame == "centred" else n(z - MEAN)
     raw, bridged = n(double(IMAGE)) @ texts.T, z @ n(texts - MEAN).T
     near = {"raw": raw, "bridged": bridged, "mix": raw + bridged}[source]
-    found = decoder.finder.find(bridge(frame).cross(IMAGE, 0).values, IMAGE.values, IMAGE.keys, 0)
-    for candidates, row in zip(found, near, strict=True):
+    found = found_under(frame, {"type": "frequency", "source": source, "captions": 3, "min_count": 1})
+    for entities, row in zip(found, near, strict=True):
         said = [{name for name in NAMES if name in TEXTS[i]} for i in (-row).argsort()[:3]]
         counts = {name: sum(name in names for names in said) / 3 for name in set().union(*said)}
-        assert {one.name: one.score for one in candidates} == pytest.approx(counts)
+        assert {one["name"]: one["score"] for one in entities} == pytest.approx(counts)
 
 
 def test_without_a_source_vector_the_bridged_one_is_looked_at() -> None:
@@ -179,17 +182,14 @@ def test_without_a_source_vector_the_bridged_one_is_looked_at() -> None:
         assert [entity["name"] for entity in one.details["entities"]] == [NAMES[i] for i in (-row).argsort()]
 
 
-@pytest.mark.parametrize("frame", ["raw", "source"])
-def test_texts_among_source_vectors_cannot_be_compared_with_names(frame: Any) -> None:
-    port = toy_port().changed(frame=frame)
+def test_texts_among_source_vectors_cannot_be_compared_with_names() -> None:
+    moved = toy_port().changed(frame="source")
     for source in ("bridged", "mix"):
         config = build_config("decoder", block(retrieval={"type": "softmax", "source": source}))
-        if frame == "raw":
-            config.check(port)
-            continue
+        config.check(toy_port())
         with pytest.raises(PortError, match=r"'viecap' compares bridged vectors.*Set retrieval\.source to raw"):
-            config.check(port)
-    build_config("decoder", block()).check(port)
+            config.check(moved)
+    build_config("decoder", block()).check(moved)
 
 
 # What the writer learns from
@@ -316,12 +316,11 @@ def test_no_entities_give_the_empty_word_and_no_entity_at_all_ends_a_calibration
 
 
 def test_prompts_that_leave_no_room_are_told() -> None:
-    tight = {**WRITER, "lm": {**WRITER["lm"], "n_positions": 14}}
+    lm: Any = WRITER["lm"]
+    tight = {**WRITER, "lm": {**lm, "n_positions": 14}}
     with pytest.raises(ConfigError, match=r"the hint 'There are .*' has \d+ tokens.*the language model has 14"):
         fitted(writer=tight)
-    decoder = fitted(
-        writer={**tight, "lm": {**WRITER["lm"], "n_positions": 18}}, retrieval={"type": "softmax", "threshold": 0.0}
-    )
+    decoder = fitted(writer={**tight, "lm": {**lm, "n_positions": 18}}, retrieval={"type": "softmax", "threshold": 0.0})
     with pytest.raises(DataError, match=r"the hint of 'i0#0' .* is too long.*the language model has 18"):
         decoder.decode(TEXT)
 
@@ -379,20 +378,20 @@ def test_calibration_needs_no_second_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "message"),
     [
-        ({"prompt": {"template": "Seen: {entities}."}}, ArtefactError, "learnt to read 'There are {entities} in image"),
-        ({"modality": "audio"}, ArtefactError, "is to be given 'There are sounds of {entities}.'"),
-        ({"vocabulary": {**VOCABULARY, "names": [*NAMES, "lion"]}}, ArtefactError, r"other names now \(6\)"),
-        ({"retrieval": "frequency"}, ArtefactError, "captions.json cannot be read"),
+        ({"prompt": {"template": "Seen: {entities}."}}, "learnt to read 'There are {entities} in image.'"),
+        ({"modality": "audio"}, "is to be given 'There are sounds of {entities}.'"),
+        ({"vocabulary": {**VOCABULARY, "names": [*NAMES, "lion"]}}, "has other names now (6)"),
+        ({"retrieval": "frequency"}, "captions.json cannot be read"),
     ],
 )
-def test_what_does_not_fit_the_artefact_is_refused(tmp_path: Path, changes: Any, error: Any, message: str) -> None:
+def test_what_does_not_fit_the_artefact_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
     folder = saved(fitted(), tmp_path / "kept")
     load_component(made(), folder)
-    with pytest.raises(error) as caught:
+    with pytest.raises(ArtefactError) as caught:
         load_component(made(**changes), folder)
-    assert message.replace("\\", "") in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -444,11 +443,12 @@ def test_configs_that_make_no_sense_are_told(changes: Any, message: str) -> None
 
 
 def test_without_entities_it_is_the_writer_alone() -> None:
-    alone, plain = made(layout="soft_only"), build("decoder", WRITER)
+    alone: Any = made(layout="soft_only")
+    plain: Any = build("decoder", WRITER)
     vectors = TextVectors(TEXT, lambda rows, epoch: TEXT.values[list(rows)].clone())
     for decoder in (alone, plain):
-        decoder.fit(vectors, TEXTS, MemoryFitting())  # type: ignore[attr-defined]
-    assert alone.decode(TEXT) == plain.decode(TEXT)  # type: ignore[attr-defined]
+        decoder.fit(vectors, TEXTS, MemoryFitting())
+    assert alone.decode(TEXT) == plain.decode(TEXT)
     assert "entities" not in alone.decode(TEXT)[0].details
     keys = {
         stable_hash(build_config("decoder", block(layout="soft_only", **more)).key_fields())
