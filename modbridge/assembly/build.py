@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from modbridge.config.component import ComponentConfig
+from modbridge.config.kinds import MetricConfig
 from modbridge.config.weights import weights_folder
 from modbridge.errors import ModbridgeError, PluginError, SetupError
 from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.metric import Metric
 from modbridge.plugins.registry import Registry
 
 
@@ -28,6 +30,16 @@ def build_component(config: ComponentConfig, kind: str, registry: Registry, cont
     implementation = spec.load_impl()
     with guard(kind, config.type, spec.plugin, "it was built"):
         return implementation(config, replace(context, parts=parts))
+
+
+def build_metric(config: MetricConfig, registry: Registry) -> Metric[Any]:
+    """The metric that the registry names for `config`, with its nested parts built (which stand at no port)."""
+    spec = registry.get("metric", config.type)
+    parts = {name: build_component(part, of, registry, BuildContext()) for name, of, part in config.each_part()}
+    implementation = spec.load_impl()
+    with guard("metric", config.type, spec.plugin, "it was built"):
+        found: Metric[Any] = implementation(config, parts) if parts else implementation(config)
+    return found
 
 
 def _inside(context: BuildContext, config: ComponentConfig, name: str, part: ComponentConfig) -> BuildContext:

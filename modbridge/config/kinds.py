@@ -164,6 +164,10 @@ class DecoderConfig(FittedConfig):
 class VocabularyConfig(ComponentConfig):
     """Config of a vocabulary."""
 
+    def missing(self) -> str | None:
+        """Which file it lacks, and what to do, told before a run starts; None if nothing."""
+        return None
+
     def check(self, port: Port) -> None:
         """Raise PortError if its names cannot be compared with vectors of this port."""
         if port.tokens is not None:

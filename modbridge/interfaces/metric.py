@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from modbridge.config.kinds import MetricConfig
+from modbridge.interfaces.component import Component
 from modbridge.interfaces.decoder import Decoded
 
 MetricConfigT = TypeVar("MetricConfigT", bound=MetricConfig)
@@ -33,10 +35,10 @@ class Score:
 
 
 class Metric(ABC, Generic[MetricConfigT]):
-    """Judges predictions."""
+    """Judges predictions. `parts`: its nested components, built, by the name of the config field that holds them."""
 
-    def __init__(self, config: MetricConfigT) -> None:
-        self.config = config
+    def __init__(self, config: MetricConfigT, parts: Mapping[str, Component[Any]] = MappingProxyType({})) -> None:
+        self.config, self.parts = config, parts
 
     @abstractmethod
     def score(self, predictions: Sequence[Decoded], references: Sequence[Reference]) -> dict[str, Score]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from modbridge.assembly.build import build_metric
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.component import Purpose
@@ -63,8 +64,7 @@ def gap_columns(vectors: Crossed) -> dict[str, float]:
 
 def build_metrics(session: Session, cell: Cell) -> list[Metric[Any]]:
     """The cell's metrics, built."""
-    registry = session.plugins.registry
-    return [registry.get("metric", config.type).load_impl()(config) for config in cell.config.metrics]
+    return [build_metric(config, session.plugins.registry) for config in cell.config.metrics]
 
 
 def missing_parts(cell: Cell) -> list[str]:

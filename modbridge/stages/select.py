@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from modbridge.assembly.build import build_metric
 from modbridge.assembly.experiment import Cell, Misfit
 from modbridge.assembly.session import Session
 from modbridge.comparison_tables import SELECTION
@@ -18,7 +19,7 @@ from modbridge.config.weights import kept_selection
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.fitting import Judge
-from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.interfaces.metric import Reference, Score
 from modbridge.interfaces.source import text_key
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings, left_out
@@ -142,7 +143,7 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
     """
     config = cell.config
     metric_config, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
-    metric: Metric[Any] = session.plugins.registry.get("metric", metric_config.type).load_impl()(metric_config)
+    metric = build_metric(metric_config, session.plugins.registry)
     bridged, source = _given(session, cell)
     references = _references(session, cell, bridged.keys)
 

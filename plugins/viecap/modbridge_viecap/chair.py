@@ -32,7 +32,7 @@ class Chair(Metric[ChairConfig]):
                 column: Score(None, higher_is_better=column == "object_recall", note=problem)
                 for column in self.config.columns
             }
-        known = Truth(self.config.vocabulary)
+        known = Truth(self.parts["vocabulary"])
         true = [there & known.names for there in known.of(references)]
         said = known.said([one.text for one in predictions])
         false = [len(names - there) for names, there in zip(said, true, strict=True)]

@@ -32,7 +32,7 @@ class EntityMetric(Metric[EntitiesConfig]):
             problem = f"the decoder tells no entities of {silent} of {len(predictions)} items; it takes one like viecap"
         if problem:
             return {column: Score(None, note=problem) for column in self.config.columns}
-        known = Truth(self.config.vocabulary)
+        known = Truth(self.parts["vocabulary"])
         given = [
             {known.canonical(entity["name"]) for entity in one.details["entities"] if entity["kept"]}
             for one in predictions

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, SerializeAsAny
+from pydantic import SerializeAsAny
 
 from modbridge.config.component import Part
 from modbridge.config.kinds import MetricConfig, VocabularyConfig
-from modbridge_viecap.vocabulary_config import CocoConfig, FileVocabularyConfig, ListedConfig, NamesConfig
-
-
-def _listed(config: VocabularyConfig) -> VocabularyConfig:
-    if not isinstance(config, ListedConfig):
-        raise ValueError(
-            f"found the vocabulary {config.type!r}; a metric reads words, so expected a list of them: coco, audioset, "
-            f"visual_genome, vinvl, open_images, or names (your own)"
-        )
-    return config
+from modbridge_viecap.vocabulary_config import CocoConfig
 
 
 class NamedMetricConfig(MetricConfig):
@@ -28,15 +18,10 @@ class NamedMetricConfig(MetricConfig):
     facts, where the source gives some (`entities`, a list of names); else all that any of its references says.
     """
 
-    vocabulary: Annotated[SerializeAsAny[VocabularyConfig], Part("vocabulary"), AfterValidator(_listed)] = CocoConfig()
+    vocabulary: Annotated[SerializeAsAny[VocabularyConfig], Part("vocabulary")] = CocoConfig()
 
     def missing(self) -> str | None:
-        """That the vocabulary's file is not there, and what to do."""
-        held = self.vocabulary
-        path = held.path if isinstance(held, FileVocabularyConfig | NamesConfig) else None
-        if path is None or Path(path).expanduser().is_file():
-            return None
-        return f"the vocabulary {held.type!r} is not at {path}; put the file there or set vocabulary.path"
+        return self.vocabulary.missing()
 
 
 class EntitiesConfig(NamedMetricConfig):

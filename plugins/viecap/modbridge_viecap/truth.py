@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from modbridge.config.kinds import VocabularyConfig
 from modbridge.errors import DataError
-from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.component import Component
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Reference
 from modbridge.interfaces.vocabulary import Vocabulary
-from modbridge_viecap import vocabulary as lists
 from modbridge_viecap.matcher import Matcher
 from modbridge_viecap.name_files import normalised
-from modbridge_viecap.vocabulary_config import (
-    AudioSetConfig,
-    CocoConfig,
-    NamesConfig,
-    OpenImagesConfig,
-    VinVLConfig,
-    VisualGenomeConfig,
-)
 
 FACT = "entities"
-# A metric is built without a registry, so it knows these alone.
-_LISTS: Mapping[type[VocabularyConfig], Callable[[Any, BuildContext], Vocabulary[Any]]] = {
-    AudioSetConfig: lists.AudioSetVocabulary,
-    CocoConfig: lists.CocoVocabulary,
-    NamesConfig: lists.NamesVocabulary,
-    OpenImagesConfig: lists.OpenImagesVocabulary,
-    VinVLConfig: lists.VinVLVocabulary,
-    VisualGenomeConfig: lists.VisualGenomeVocabulary,
-}
 
 
 class Truth:
-    """The names of a listed vocabulary, and of items and texts those that are true of them or stand in them.
+    """The names of a vocabulary, and of items and texts those that are true of them or stand in them.
 
     Raises DataError for a vocabulary whose file is missing or wrong.
     """
 
-    def __init__(self, config: VocabularyConfig) -> None:
-        vocabulary = _LISTS[type(config)](config, BuildContext())
+    def __init__(self, vocabulary: Component[Any]) -> None:
+        assert isinstance(vocabulary, Vocabulary)
         names, synonyms = vocabulary.names(), vocabulary.synonyms()
         self.names = frozenset(map(normalised, names))
         self._named = {normalised(word): normalised(name) for name, words in synonyms.items() for word in words}

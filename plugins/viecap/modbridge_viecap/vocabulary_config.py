@@ -31,6 +31,12 @@ class ListedConfig(VocabularyConfig):
     """The texts that stand for a name, each with one {} for it; their unit vectors are averaged. "auto": CLIP's seven
     short ones for images; the bare name for everything else (a plain label serves CLAP about as well)."""
 
+    def missing(self) -> str | None:
+        path: str | None = getattr(self, "path", None)
+        if path is None or Path(path).expanduser().is_file():
+            return None
+        return f"the vocabulary {self.type!r} is not at {path}; put the file there or set vocabulary.path"
+
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but a file counts by its content, not by its name."""
         fields = super().key_fields(*purposes)

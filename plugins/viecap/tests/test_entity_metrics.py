@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modbridge_viecap.chair import Chair
-from modbridge_viecap.entity_metric import EntityMetric
 from modbridge_viecap.metrics_config import ChairConfig, EntitiesConfig
 from modbridge_viecap.vocabulary_config import NamesConfig, VinVLConfig
-from pydantic import ValidationError
 
-from modbridge.config.kinds import VocabularyConfig
+from modbridge.assembly.build import build_metric
+from modbridge.config.kinds import MetricConfig
 from modbridge.errors import DataError
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.plugins.manager import Plugins
 
 SHAPES = NamesConfig(names=["red circle", "blue square", "green cross"])
 PAIR = ["red circle", "blue square"]
+
+
+def built(config: MetricConfig) -> Metric[Any]:
+    return build_metric(config, Plugins.discover().registry)
 
 
 def found(key: str, *kept: str, out: tuple[str, ...] = ()) -> Decoded:
@@ -36,12 +39,12 @@ def item(key: str, *texts: str, **facts: Any) -> Reference:
 
 
 def entities(predictions: list[Decoded], references: list[Reference], **fields: Any) -> dict[str, Score]:
-    return EntityMetric(EntitiesConfig(**fields)).score(predictions, references)
+    return built(EntitiesConfig(**fields)).score(predictions, references)
 
 
 def chair(texts: list[str], references: list[Reference], **fields: Any) -> dict[str, Score]:
     predictions = [Decoded(one.key, text) for one, text in zip(references, texts, strict=True)]
-    return Chair(ChairConfig(**fields)).score(predictions, references)
+    return built(ChairConfig(**fields)).score(predictions, references)
 
 
 def corpus(scores: dict[str, Score]) -> dict[str, float | None]:
@@ -188,7 +191,7 @@ def test_chair_of_cocos_captions_agrees_with_patterns(requires_data: Path) -> No
     assert same["entity_recall"].corpus == named / there
 
 
-METRICS = [EntityMetric(EntitiesConfig()), Chair(ChairConfig())]
+METRICS = [built(EntitiesConfig()), built(ChairConfig())]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=["entities", "chair"])
@@ -217,8 +220,7 @@ def test_wrong_items_are_told(
 def test_a_missing_file_of_names_is_told_before_and_gives_no_score(config: Any, tmp_path: Path) -> None:
     absent = config(vocabulary=VinVLConfig(path=str(tmp_path / "absent.json")))
     assert "absent.json" in absent.missing()
-    metric = {"entities": EntityMetric, "chair": Chair}[absent.type](absent)
-    scores = metric.score([found("a", "dog")], [item("a", "a dog")])
+    scores = built(absent).score([found("a", "dog")], [item("a", "a dog")])
     assert set(scores) == set(absent.columns)
     assert all(score.corpus is None and "absent.json" in score.note for score in scores.values())
 
@@ -227,8 +229,3 @@ def test_a_missing_file_of_names_is_told_before_and_gives_no_score(config: Any, 
     present = config(vocabulary=NamesConfig(path=str(names)))
     assert present.missing() is None
     assert config().missing() is None
-
-
-def test_a_vocabulary_without_words_is_refused() -> None:
-    with pytest.raises(ValidationError, match="found the vocabulary 'precomputed'; a metric reads words"):
-        ChairConfig(vocabulary=VocabularyConfig(type="precomputed"))
