@@ -15,7 +15,7 @@ import torch
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError
 from modbridge.interfaces import FitData, TextVectors
 from modbridge.spaces import Embeddings
-from modbridge.store.artefact import load_component, save_component
+from modbridge.store.artefact import load_component, load_weights, save_component
 from modbridge.store.keys import stable_hash
 from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port, toy_texts
 from modbridge.testing.fitting import Interrupted
@@ -392,6 +392,18 @@ def test_what_does_not_fit_the_artefact_is_refused(tmp_path: Path, changes: Any,
     with pytest.raises(ArtefactError) as caught:
         load_component(made(**changes), folder)
     assert message in str(caught.value)
+
+
+def test_weights_of_another_space_or_frame_are_refused(tmp_path: Path) -> None:
+    folder = str(saved(fitted(), tmp_path / "kept"))
+    load_weights(made(), folder)
+    for port, message in (
+        (toy_port(space="other"), "another space"),
+        (toy_port().changed(frame="centred"), "centred vectors where raw ones are expected"),
+    ):
+        other: Any = build("decoder", block(), ports={"text": port, "source": port.changed(modality="image")})
+        with pytest.raises(PortError, match=message):
+            load_weights(other, folder)
 
 
 @pytest.mark.parametrize(
