@@ -37,6 +37,12 @@ def test_the_points_of_a_grid_are_variants_after_those_that_are_named(tmp_path: 
     assert load_document(path, variant="loud/1", sets=["bridge.noise_std=0.7"]).tree["bridge"]["noise_std"] == 0.5
 
 
+def test_a_value_without_name_changes_its_field_and_no_name(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE + 'grid:\n  bridge: {plain: identity}\n  augment: {"": capdec}\n  seed: [1, 2]\n')
+    assert names(path) == ["own", "plain/1", "plain/2"]
+    assert load_document(path, variant="plain/1").tree["augment"] == "capdec"
+
+
 def test_a_list_of_grids_is_their_union_and_dots_lead_inwards(tmp_path: Path) -> None:
     path = write(tmp_path, BASE + "grid:\n- {bridge.noise_std: [0.2, 0.3]}\n- {seed: [1], bridge: [mean_shift]}\n")
     assert names(path) == ["own", "0.2", "0.3", "1/mean_shift"]

@@ -7,7 +7,7 @@ grids, whose points stand one after the other. The point ridge, noise of
       bridge: {ridge: {type: ridge}, none: identity}
       augment: {plain: identity, noise: capdec}
 
-is the variant `ridge/noise`, which changes the two fields.
+is the variant `ridge/noise`, which changes the two fields. A value named "" adds nothing to the name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def with_grid(tree: dict[str, Any], marks: Marks, problems: list[Problem]) -> tu
     for place, block in blocks:
         axes = _axes(place, block, marks, problems)
         for point in itertools.product(*axes) if axes else ():
-            name = "/".join(value_name for _, value_name, _, _ in point)
+            name = "/".join(value_name for _, value_name, _, _ in point if value_name)
             if name in found:
                 message = f"gives the variant {name!r} twice"
                 problems.append(_problem(place, message, marks, "give one of the two another name"))
