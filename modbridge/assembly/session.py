@@ -226,7 +226,9 @@ class StageFitting:
 
     def fit_decoder(self, decoder: Decoder[Any], vectors: TextVectors, targets: Sequence[str]) -> None:
         ports = {name: port.to_json() for name, port in decoder.context.ports.items()}
-        given = {"vectors": self.given, "hints": vectors.hints and vectors.hints.key}
+        given: dict[str, Any] = {"vectors": self.given, "hints": vectors.hints and vectors.hints.key}
+        if vectors.hints is not None and decoder.config.learns_words:
+            given["words"] = list(vectors.hints.words)
         inputs = [given, ports, vectors.embeddings.keys, list(targets)]
         fit = partial(decoder.fit, vectors, targets)
         self._fit_inside(decoder, "decoder", inputs, given, lambda fitting: fit(fitting), judge=self.judge)

@@ -156,6 +156,11 @@ class DecoderConfig(FittedConfig):
         )
 
     @property
+    def learns_words(self) -> bool:
+        """Whether its vocabulary is made of the texts that it is fitted on and the hints that it may be given."""
+        return False
+
+    @property
     def reads_references(self) -> bool:
         """Whether it must be told what each item's captions say before it decodes (an oracle)."""
         return False

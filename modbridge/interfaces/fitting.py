@@ -88,7 +88,8 @@ class Hints:
     """Words given with each vector, for decoders that read words too (a hard prompt).
 
     `batch(rows, epoch)` -> a text for each row. `words`: texts with every word that a hint may hold, in training or
-    later, for tokenizers that learn their words. `longest`: the longest hint of training. `key`: decides all of them.
+    later, for tokenizers that learn their words. `longest`: the longest hint of training. `key`: decides all of them
+    but `words`.
     """
 
     batch: Callable[[Sequence[int], int], list[str]]

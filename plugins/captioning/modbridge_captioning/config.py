@@ -220,6 +220,10 @@ class PrefixLmConfig(DecoderConfig):
         return self.prompt is None or self.prompt.reads_vectors
 
     @property
+    def learns_words(self) -> bool:
+        return self.tokenizer == WORDS
+
+    @property
     def prompts(self) -> int:
         """How many soft prompts stand between the prefix and the caption."""
         return self.mapper.prompts if self.reads_vectors and isinstance(self.mapper, SoftPromptMapper) else 0

@@ -179,8 +179,10 @@ class Nothing(RetrievalBlock):
     type: Literal["none"] = "none"
 
 
-def _word_alone(value: Any) -> Any:
-    """A bare word stands for the block with its defaults."""
+def _whole(value: Any) -> Any:
+    """A bare word stands for the block with its defaults, a block without type for the softmax."""
+    if isinstance(value, dict) and "type" not in value:
+        return {"type": "softmax", **value}
     return {"type": value} if isinstance(value, str) else value
 
 
@@ -189,7 +191,7 @@ _Choice = Annotated[RetrievalChoice, Field(discriminator="type")]
 Retrieval = Annotated[
     _Choice,
     BeforeValidator(
-        _word_alone,
+        _whole,
         json_schema_input_type=_Choice
         | Literal["softmax", "cosine", "frequency", "memory", "oracle", "random", "none"],
     ),
