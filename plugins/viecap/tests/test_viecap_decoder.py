@@ -454,6 +454,13 @@ def test_configs_that_make_no_sense_are_told(changes: Any, message: str) -> None
     assert message.removeprefix("decoder.") in str(caught.value)
 
 
+def test_retrieval_without_a_type_is_the_softmax() -> None:
+    said_out = build_config("decoder", block(retrieval={"type": "softmax", "source": "mix", "threshold": 0.4}))
+    assert build_config("decoder", block(retrieval={"source": "mix", "threshold": 0.4})) == said_out
+    with pytest.raises(ConfigError, match=r"retrieval.*captions"):
+        build_config("decoder", block(retrieval={"captions": 3}))  # a field of other types
+
+
 def test_without_entities_it_is_the_writer_alone() -> None:
     alone: Any = made(layout="soft_only")
     plain: Any = build("decoder", WRITER)

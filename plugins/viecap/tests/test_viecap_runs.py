@@ -136,6 +136,21 @@ def test_the_writer_is_trained_once(call: Call, world: Path, tmp_path: Path) -> 
     assert ran("seed=1", "bridge=mean_shift") == (1, 1)
 
 
+def test_a_writer_that_learns_its_words_learns_those_of_each_vocabulary(
+    call: Call, world: Path, tmp_path: Path
+) -> None:
+    """What it knows must not depend on the vocabulary that some earlier run looked for."""
+    known = {}
+    for names in ("red, green, blue, purple", "red, green, blue, yellow"):
+        sets = [f"--set=decoder.vocabulary.names=[{names}]", "--set=decoder.writer.steps=4"]
+        assert call("run", world, *sets, "--out", tmp_path / names).code == 0
+        (path,) = (tmp_path / names).glob("artefacts/decoder-*/writer/tokenizer.json")
+        known[names] = set(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
+    first, second = known.values()
+    assert first - second == {"purple"}
+    assert second - first == {"yellow"}
+
+
 def test_an_oracle_names_what_the_captions_say(call: Call, world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert call("run", world, "--out", run, "--set", "decoder.retrieval=oracle").code == 0
