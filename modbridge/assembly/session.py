@@ -228,7 +228,7 @@ class StageFitting:
         ports = {name: port.to_json() for name, port in decoder.context.ports.items()}
         given: dict[str, Any] = {"vectors": self.given, "hints": vectors.hints and vectors.hints.key}
         if vectors.hints is not None and decoder.config.learns_words:
-            given["words"] = list(vectors.hints.words)
+            given["words"] = stable_hash(list(vectors.hints.words))
         inputs = [given, ports, vectors.embeddings.keys, list(targets)]
         fit = partial(decoder.fit, vectors, targets)
         self._fit_inside(decoder, "decoder", inputs, given, lambda fitting: fit(fitting), judge=self.judge)

@@ -11,6 +11,7 @@ from modbridge.assembly.session import Session
 from modbridge.interfaces.decoder import Decoded
 from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
+from modbridge.stages.select import unscored_texts
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
@@ -40,7 +41,7 @@ def generated(session: Session, cell: Cell) -> Generated:
         fitted = fitted_decoder(session, cell)
         oracle = cell.config.evaluate.input == "text"
         if config.reads_references:
-            fitted.decoder.tell(unscored_texts(session, cell))
+            fitted.decoder.tell(unscored_texts(session, cell, cell.config.data.test or cell.config.data.train))
         total = len(vectors.bridged)
         chunk = max(CHUNK // fitted.decoder.batch_size, 1) * fitted.decoder.batch_size
         parts = []
@@ -66,17 +67,6 @@ def generated(session: Session, cell: Cell) -> Generated:
     read_manifest(folder)
     lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
     return Generated([Decoded(**json.loads(line)) for line in lines], key, vectors)
-
-
-def unscored_texts(session: Session, cell: Cell) -> dict[str, tuple[str, ...]]:
-    """What the captions of each held-out item say, for oracles: where a caption is left out of the references, that one
-    alone, so that nothing is scored against what it was told."""
-    source = session.source(cell.config.data.test or cell.config.data.train)
-    number = cell.config.evaluate.caption
-    every = {key: source.texts(row) for row, key in enumerate(source.keys())}
-    if cell.config.evaluate.references == "all":
-        return every
-    return {key: texts[number : number + 1] for key, texts in every.items()}
 
 
 def _plain(decoded: Decoded) -> dict[str, object]:

@@ -236,6 +236,7 @@ def _prediction_lines(session: Session, cells: Sequence[Cell], generations: Mapp
                 "text": decoded.text,
                 "score": decoded.score,
                 "references": list(reference.texts),
+                **({"details": dict(decoded.details)} if decoded.details else {}),
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return lines

@@ -13,6 +13,7 @@ from modbridge.assembly.build import build_metric
 from modbridge.assembly.experiment import Cell, Misfit
 from modbridge.assembly.session import Session
 from modbridge.comparison_tables import SELECTION
+from modbridge.config.kinds import SourceConfig
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.selection import metric_column
 from modbridge.config.weights import kept_selection
@@ -146,6 +147,8 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
     metric = build_metric(metric_config, session.plugins.registry)
     bridged, source = _given(session, cell)
     references = _references(session, cell, bridged.keys)
+    if decoder.config.reads_references and config.data.validation is not None:
+        decoder.tell(unscored_texts(session, cell, config.data.validation))
 
     def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> tuple[float, Score]:
         with session.guard(metric_config, "metric", "it judged the decoder"):
@@ -205,3 +208,14 @@ def _references(session: Session, cell: Cell, keys: Sequence[str]) -> list[Refer
             raise DataError(f"the validation item {key!r} has no caption to be judged by (evaluate.references).")
         found.append(Reference(key, texts, source.facts(rows[key])))
     return found
+
+
+def unscored_texts(session: Session, cell: Cell, config: SourceConfig) -> dict[str, tuple[str, ...]]:
+    """What the captions of each item of a source say, for oracles: where a caption is left out of the references, that
+    one alone, so that nothing is scored against what it was told."""
+    source = session.source(config)
+    number = cell.config.evaluate.caption
+    every = {key: source.texts(row) for row, key in enumerate(source.keys())}
+    if cell.config.evaluate.references == "all":
+        return every
+    return {key: texts[number : number + 1] for key, texts in every.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modbridge_viecap.decoder import ViecapDecoder
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -162,6 +163,21 @@ def test_an_oracle_names_what_the_captions_say(call: Call, world: Path, tmp_path
     assert "is an oracle: it reads the captions of the test items, and new items have none" in refused.err
     with pytest.raises(DataError, match="is an oracle"):
         opened(run).decode([tmp_path / "world" / "images" / "018.png"])
+
+
+def test_a_writer_can_be_selected_by_a_metric_under_an_oracle(call: Call, world: Path, tmp_path: Path) -> None:
+    lines = []
+    for name, pixel in (("red", (210, 40, 40)), ("blue", (50, 70, 200))):
+        Image.new("RGB", (8, 8), pixel).save(tmp_path / "world" / "images" / f"{name}.png")
+        lines.append(json.dumps({"image": f"{name}.png", "captions": [f"a {name} picture", f"all of it is {name}"]}))
+    other = tmp_path / "world" / "other.jsonl"
+    other.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source = f"{{type: jsonl, path: {other}, root: {tmp_path / 'world' / 'images'}}}"
+    chosen = ["--set", f"data.validation={source}", "--set", "select.by=bleu_1", "--set", "decoder.retrieval=oracle"]
+    done = call("run", world, *chosen, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    first = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads(first)["details"]["prompt"] == "There are red in image."
 
 
 def test_captions_that_were_written_are_kept(call: Call, world: Path, tmp_path: Path, monkeypatch: Any) -> None:
