@@ -50,6 +50,7 @@ class Finder:
         self.text_mean = self.clean = self.given = torch.empty(0)
         self.truth: list[list[int]] = []
         self.store: Datastore | None = None
+        self.references: Mapping[str, Sequence[str]] = {}
 
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
         """Embed the vocabulary, and keep a sample of the captions, drawn by the seed."""
@@ -78,7 +79,8 @@ class Finder:
         return self.retriever.retrieve(self._sides(bridged, bridged if source is None else source), keys, seed)
 
     def tell(self, references: Mapping[str, Sequence[str]]) -> None:
-        self.retriever.tell(references)
+        self.references = references
+        self.__dict__.pop("retriever", None)
 
     @cached_property
     def calibrated(self) -> list[Calibrated] | None:
@@ -98,13 +100,15 @@ class Finder:
 
     @cached_property
     def retriever(self) -> Retriever:
-        return build_retriever(
+        found = build_retriever(
             self.config.retrieval,
             self.vocabulary,
             calibrated=self.calibrated,
             store=self._captions(),
             extract=self.naming.of,
         )
+        found.tell(self.references)
+        return found
 
     def _captions(self) -> Datastore | None:
         """The kept captions among vectors of the sides that the retrieval looks at."""
