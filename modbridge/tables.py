@@ -49,6 +49,9 @@ HEADINGS = {
     "fense": "FENSE",
     "sbert_sim": "SBERT-sim",
     "fer": "FER",
+    "chair_i": "CHAIR-i",
+    "chair_s": "CHAIR-s",
+    "entity_f1": "entity F1",
     "gap_closed": "gap closed",
 }
 # Every column of numbers that modbridge itself fills; metrics of other plugins have more.
