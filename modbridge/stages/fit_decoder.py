@@ -13,7 +13,7 @@ import torch
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session, StageFitting
-from modbridge.config.kinds import DecoderConfig
+from modbridge.config.kinds import DecoderConfig, VocabularyConfig
 from modbridge.config.pipeline import LAST, TEXT_LOSS
 from modbridge.config.weights import weights_folder
 from modbridge.errors import ConfigError, DataError, PluginError, Problem
@@ -41,7 +41,7 @@ class FittedDecoder:
 
 
 def required_decoder(cell: Cell) -> DecoderConfig:
-    """The cell's decoder config, or a ConfigError that says what to add."""
+    """The cell's decoder config, or a ConfigError that says what to add: a decoder, or its vocabulary's file."""
     if cell.config.decoder is None:
         raise ConfigError(
             [
@@ -53,6 +53,11 @@ def required_decoder(cell: Cell) -> DecoderConfig:
                 )
             ]
         )
+    for name, part in cell.config.decoder.parts().items():
+        lacking = part.missing() if isinstance(part, VocabularyConfig) else None
+        if lacking:
+            path = f"decoder.{name}"
+            raise ConfigError([Problem(path, lacking, where=cell.document.where(path))])
     return cell.config.decoder
 
 

@@ -90,6 +90,4 @@ def shuffled(named: Sequence[Sequence[str]], keys: Sequence[str], *, seed: int, 
     if not named:
         return []
     bits = Draw.of(keys, seed, epoch).named("entity order").bits(max(1, *map(len, named))).tolist()
-    return [
-        [name for _, name in sorted(zip(row, names, strict=False))] for names, row in zip(named, bits, strict=True)
-    ]
+    return [[name for _, name in sorted(zip(row, names, strict=False))] for names, row in zip(named, bits, strict=True)]

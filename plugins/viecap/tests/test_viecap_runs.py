@@ -152,6 +152,15 @@ def test_a_writer_that_learns_its_words_learns_those_of_each_vocabulary(
     assert second - first == {"yellow"}
 
 
+def test_a_vocabulary_without_its_file_is_told_before_anything_runs(call: Call, world: Path, tmp_path: Path) -> None:
+    refused = call(
+        "run", world, "--set", "decoder.vocabulary={type: vinvl, path: absent.json}", "--out", tmp_path / "r"
+    )
+    assert refused.code == 1
+    assert "decoder.vocabulary: the vocabulary 'vinvl' is not at absent.json" in refused.err
+    assert not (tmp_path / "cache" / "embed").exists()
+
+
 def test_an_oracle_names_what_the_captions_say(call: Call, world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert call("run", world, "--out", run, "--set", "decoder.retrieval=oracle").code == 0
