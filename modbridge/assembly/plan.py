@@ -140,7 +140,7 @@ def _unpaired(config: PipelineConfig) -> list[Problem]:
 
 def _selection(config: PipelineConfig) -> list[Problem]:
     """What is wrong with the choice of the decoder's weights, as far as it can be told without plugins."""
-    if config.decoder is not None and config.decoder.weights is not None and config.select.by not in (None, LAST):
+    if config.decoder is not None and config.decoder.given and config.select.by not in (None, LAST):
         message = "the decoder's weights are given, so there are none to choose among"
         return [Problem("select.by", message, hint="leave `select` out, or decoder.weights")]
     if config.selected_by == LAST:

@@ -145,6 +145,12 @@ class DecoderConfig(FittedConfig):
     def check(self, port: Port) -> None:
         """Raise PortError if vectors of this port cannot be decoded."""
 
+    @property
+    def given(self) -> bool:
+        """Whether its trained part is taken from an earlier run: its own weights, or those of a decoder inside it."""
+        inside = (part for part in self.parts().values() if isinstance(part, DecoderConfig))
+        return self.weights is not None or any(part.given for part in inside)
+
     def with_hints(self, layout: Layout | None) -> DecoderConfig:
         """This decoder with room for words given with each vector, before or behind what it makes of the vector, or in
         its place; None: where its own fields say.

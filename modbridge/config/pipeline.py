@@ -191,7 +191,7 @@ class PipelineConfig(_Section):
     def selected_by(self) -> str:
         """What the decoder's weights are chosen by: "last", "text_loss", or a metric. Weights that are given are not
         chosen again."""
-        if self.decoder is not None and self.decoder.weights is not None:
+        if self.decoder is not None and self.decoder.given:
             return LAST
         return self.select.by or (LAST if self.data.validation is None else TEXT_LOSS)
 

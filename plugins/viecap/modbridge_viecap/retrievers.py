@@ -41,7 +41,8 @@ def build_retriever(
         case blocks.Softmax():
             return SoftmaxRetriever(config, vocabulary.listed, calibrated)
         case blocks.Cosine():
-            return CosineRetriever(config, vocabulary.listed, vocabulary.parents())
+            parents = vocabulary.parents() if config.suppress_parents else {}
+            return CosineRetriever(config, vocabulary.listed, parents)
         case blocks.Frequency():
             return FrequencyRetriever(config, _given(store, STORE), _given(extract, EXTRACT))
         case blocks.Memory():
