@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from modbridge.cli import main
-
 TOY = Path(__file__).parent / "toy_plugin.py"
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call of the command line gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Call `modbridge ARGS` with the toy plugin and a cache of the test's own."""
-    monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)  # a run without --out goes to runs/ here
-
-    def run(*arguments: object, toy: bool = True) -> Result:
-        capsys.readouterr()
-        extra = ["--plugin", str(TOY)] if toy else []
-        code = main([str(argument) for argument in arguments] + extra)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 def draw_world(folder: Path, count: int, start: int = 0) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from modbridge.errors import DataError
+from modbridge.store.foreign import read_torch_file
 from modbridge_diffusion.ddpm_config import DDPMConfig
 from modbridge_diffusion.denoiser_config import UNet1DConfig
 from modbridge_diffusion.schedule import NoiseSchedule
@@ -37,7 +37,7 @@ def read_checkpoint(file: Path, *, ema: bool = False, radius: float = 5.0) -> Ch
     Raises DataError for a file that cannot be read as tensors, for another network, another objective, a schedule that
     we do not have, and where the moving average is asked for but not there.
     """
-    content = _load(file)
+    content = read_torch_file(file)
     if not isinstance(content, dict):
         raise DataError(f"{file} holds {type(content).__name__}; expected the checkpoint of a trainer.")
     held = content.get("ema" if ema else "model", None if ema else content)
@@ -78,7 +78,7 @@ def mean_of(file: Path, dim: int) -> torch.Tensor:
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"the mean {file} cannot be read: {error}.") from None
     else:
-        found = _load(file)
+        found = read_torch_file(file)
     if not isinstance(found, torch.Tensor):
         raise DataError(f"the mean {file} holds {type(found).__name__}; expected one tensor.")
     if found.numel() != dim or found.shape[-1] != dim:
@@ -91,19 +91,6 @@ def mean_of(file: Path, dim: int) -> torch.Tensor:
             f"taken of vectors that were not normalised, or it is no mean."
         )
     return mean
-
-
-def _load(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"there is no file {file}.") from None
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:160]
-        raise DataError(
-            f"{file} cannot be read as a torch file of tensors ({reason}). "
-            f"It is cut short, of another kind, or holds objects that only running its code would make."
-        ) from None
 
 
 def _shape_of(network: dict[str, torch.Tensor], file: Path) -> UNet1DConfig:

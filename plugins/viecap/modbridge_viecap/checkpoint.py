@@ -8,7 +8,6 @@ heads attend, and whether words or vectors come first, no tensor says.
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from typing import Any
 
 import torch
 
-from modbridge.errors import ArtefactError, DataError
+from modbridge.errors import ArtefactError
 from modbridge.interfaces import Decoder
+from modbridge.store.foreign import read_torch_file
 
 MAPPER, LM = "mapping_network.", "gpt."
 _PARALLEL = "module."  # before every name where the model was saved inside torch's DataParallel
@@ -113,16 +113,7 @@ def fill(writer: Decoder[Any], found: Checkpoint, *, file: str, lm: str) -> None
 
 def _state_of(file: Path) -> dict[str, torch.Tensor]:
     """The file's tensors by name, without DataParallel's prefix."""
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"there is no file {file}.") from None
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:160]
-        raise DataError(
-            f"{file} cannot be read as a torch file of tensors ({reason}). "
-            f"It is cut short, of another kind, or holds objects that only running its code would make."
-        ) from None
+    content = read_torch_file(file)
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise ArtefactError(f"{file} holds {type(content).__name__}; expected a model's state, tensors by their names.")
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
