@@ -1,7 +1,7 @@
 """Temperature and threshold of the softmax over a vocabulary, chosen on training texts alone (ours).
 
 A training caption's vector stands for an item, and the names that it says are the truth. Temperature and threshold are
-those whose names agree best with the truth: micro F0.7 over all captions. Cosines between texts are larger than those
+those whose names agree best with the truth: micro F0.5 over all captions. Cosines between texts are larger than those
 between texts and another modality, so what is chosen here carries over where the bridge closes that gap, or where
 cosines are standardised.
 """
@@ -16,7 +16,7 @@ import torch
 from modbridge.errors import DataError
 from modbridge_viecap.scoring import Side, cosines, probabilities, ranked, standardised
 
-BETA = 0.7  # of the F measure: masked training teaches a writer to do without a name, but not to doubt one
+BETA = 0.5  # of the F measure: masked training teaches a writer to do without a name, but not to doubt one
 _STEPS = 25
 _COSINE_RANGE, _STANDARD_RANGE = (0.002, 0.5), (0.05, 12.5)  # a cosine's deviation over names is about 1/25
 

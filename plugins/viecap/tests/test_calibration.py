@@ -37,7 +37,7 @@ def table(side, temperature, standardise):
 
 
 def judged(scores, truth, top_k, threshold):
-    """(precision, recall, F0.7), counted name by name."""
+    """(precision, recall, F0.5), counted name by name."""
     good = number = 0
     for row, said in zip(scores, truth, strict=True):
         for name in sorted(range(len(row)), key=lambda i: -row[i])[:top_k]:
@@ -45,11 +45,11 @@ def judged(scores, truth, top_k, threshold):
                 number += 1
                 good += name in said
     true = sum(map(len, truth))
-    return good / number if number else 0.0, good / true, 1.49 * good / (number + 0.49 * true)
+    return good / number if number else 0.0, good / true, 1.25 * good / (number + 0.25 * true)
 
 
 def searched(tables, truth, top_k):
-    """The best (F0.7, threshold) by trying every score of every table."""
+    """The best (F0.5, threshold) by trying every score of every table."""
     return max(
         (judged(scores, truth, top_k, threshold)[2], threshold) for scores in tables for threshold in np.unique(scores)
     )
