@@ -33,6 +33,7 @@ VERBS = {
     "run": "Run a config: embed, fit, generate, score, report.",
     "schema": "Write the JSON schema of configs, for editors.",
     "show": "Show one component: fields, ports, example, code.",
+    "test-plugin": "Check that a plugin's components keep their promises.",
 }
 
 

@@ -9,6 +9,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
@@ -62,6 +63,8 @@ class ComponentSpec:
 
     `config` and `impl`: "package.module:Class"; the first imports neither torch nor transformers.
     `example`: a tiny config that builds offline, which the conformance checks use.
+    `example_from`: "package.module:function" for components that read files: given an empty folder, it writes them there
+    and gives the example that reads them; the checks use it in place of `example`.
     `revision`: raise it when the component's results change, so that cached results are made anew.
     `requires`: distributions it needs beyond its plugin's own dependencies, for messages.
     `importer`: "package.module:command", a click command that reads its authors' published weights, for `modbridge
@@ -78,6 +81,7 @@ class ComponentSpec:
     requires: tuple[str, ...] = ()
     plugin: str = ""
     importer: str = ""
+    example_from: str = ""
 
     def load_config(self) -> type[Any]:
         return self._load(self.config)
@@ -87,6 +91,9 @@ class ComponentSpec:
 
     def load_importer(self) -> Any:
         return self._load(self.importer)
+
+    def load_example_from(self) -> Callable[[Path], Mapping[str, Any]]:
+        return self._load(self.example_from)
 
     def _load(self, target: str) -> type[Any]:
         module, _, name = target.partition(":")

@@ -1,0 +1,144 @@
+"""Which checks a plugin must pass, and what comes of each."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from modbridge.errors import ConfigError, PluginError, Problem
+from modbridge.plugins.manager import Plugins
+from modbridge.testing.conformance import building_checks, config_checks, keeping_checks, plugin_checks, use_checks
+from modbridge.testing.conformance.outcome import Check, Failed, NotRun, Outcome
+from modbridge.testing.conformance.subject import Subject, Trial
+
+CHECKS: tuple[Check, ...] = (
+    *plugin_checks.CHECKS,
+    *config_checks.CHECKS,
+    *building_checks.CHECKS,
+    *use_checks.CHECKS,
+    *keeping_checks.CHECKS,
+)
+"""Every check, in the order in which they are made."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check of one component."""
+
+    subject: Subject
+    check: Check
+
+    @property
+    def id(self) -> str:
+        return f"{self.subject.id}/{self.check.name}"
+
+    def run(self, expected: Mapping[str, str] | None = None) -> Outcome:
+        """What comes of it. `expected`: the failures that were announced, by id, with their reasons; one of them that
+        does not fail is a failure."""
+        reason = (expected or {}).get(self.id)
+        outcome = self._run()
+        if reason is None or outcome.status == "not run":
+            return outcome
+        if outcome.status == "failed":
+            return replace(outcome, status="expected", reason=reason)
+        return Outcome(
+            self.subject.id,
+            self.check.name,
+            "failed",
+            found=f"it holds, though a failure was expected ({reason})",
+            expected="that expected failures fail",
+            remedy="take it off the expected failures",
+        )
+
+    def _run(self) -> Outcome:
+        about = self.subject.id, self.check.name
+        try:
+            self.check.run(self.subject)
+        except Failed as failure:
+            return Outcome(*about, "failed", failure.found, failure.expected, failure.remedy)
+        except NotRun as reason:
+            return Outcome(*about, "not run", reason=str(reason))
+        except Exception as error:  # a stranger's code may raise anything
+            return Outcome(
+                *about,
+                "failed",
+                found=f"{type(error).__name__}: {error}{_where(error)}",
+                expected=f"that {self.check.summary}",
+                remedy="mend what raised it",
+            )
+        return Outcome(*about, "ok")
+
+
+def _where(error: Exception) -> str:
+    """The last place outside modbridge's own checks where an error came up."""
+    own = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def find_trial(plugin: str, plugins: Plugins | None = None, items: Mapping[str, Sequence[Any]] | None = None) -> Trial:
+    """The trial of a plugin: the name of its entry point, the name of its distribution, or the path of a single file.
+
+    Raises PluginError if there is none of that name, or if it is broken or switched off.
+    """
+    is_file = plugin.endswith(".py")
+    plugins = plugins or Plugins.discover([plugin] if is_file else [])
+    wanted = Path(plugin).stem if is_file else plugin
+    by_distribution = [info.name for info in plugins.infos if info.distribution == plugin]
+    info = next((info for info in plugins.infos if info.name == wanted), None)
+    if info is None and len(by_distribution) == 1:
+        info = next(info for info in plugins.infos if info.name == by_distribution[0])
+    if info is None:
+        names = [info.name for info in plugins.infos]
+        close = difflib.get_close_matches(plugin, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise PluginError(
+            f"no plugin is called {plugin!r}. {hint}Installed: {', '.join(names)}. Install yours (pip install -e .), or "
+            f"give the path of a .py file."
+        )
+    if info.status != "loaded":
+        raise PluginError(f"the plugin {info.name!r} is {info.status}: {info.error or 'see MODBRIDGE_DISABLE'}")
+    file = info.distribution if info.version == "file" else None
+    return Trial(plugins, info.name, file, dict(items or {}))
+
+
+def cases(trial: Trial, only: str | None = None) -> list[Case]:
+    """Every check of the plugin and of each of its components; those whose ids match the glob `only`."""
+    specs = [spec for spec in trial.registry if spec.plugin == trial.plugin]
+    subjects = [Subject(trial), *(Subject(trial, spec) for spec in specs)]
+    found = [Case(subject, check) for subject in subjects for check in CHECKS if subject.kind in check.kinds]
+    if only is None:
+        return found
+    matching = [case for case in found if fnmatchcase(case.id, only)]
+    if not matching:
+        raise ConfigError(
+            [Problem("--only", f"{only!r} matches no check", hint=f"checks look like {found[0].id}; --list shows all")]
+        )
+    return matching
+
+
+def require_known(expected: Mapping[str, str], known: Sequence[Case]) -> None:
+    """Raise ConfigError for an expected failure that names no check, or gives no reason."""
+    ids = [case.id for case in known]
+    problems = []
+    for name, reason in expected.items():
+        if name not in ids:
+            close = difflib.get_close_matches(name, ids, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`modbridge test-plugin NAME --list` shows all"
+            problems.append(Problem("expected_failures", f"there is no check {name!r}", hint=hint))
+        elif not reason.strip():
+            problems.append(Problem("expected_failures", f"{name!r} has no reason", hint="say why it cannot hold"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def run(trial: Trial, only: str | None = None, expected: Mapping[str, str] | None = None) -> Iterator[Outcome]:
+    """The outcomes of a plugin's checks, one after another."""
+    require_known(expected or {}, cases(trial))
+    for case in cases(trial, only):
+        yield case.run(expected)

@@ -1,0 +1,252 @@
+"""One component under test: its config from its example, built, fitted, and tried on toy data."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modbridge.assembly.build import build_component, build_metric
+from modbridge.config.blocks import validate_block
+from modbridge.errors import ModbridgeError, PortError
+from modbridge.interfaces.component import BuildContext, Component
+from modbridge.interfaces.fitting import Fitting
+from modbridge.plugins.manager import Plugins
+from modbridge.plugins.registry import ComponentSpec, Registry
+from modbridge.spaces import Embeddings, Port, Space
+from modbridge.testing.conformance import toys
+from modbridge.testing.conformance.outcome import Failed, NotRun
+from modbridge.testing.fitting import MemoryFitting
+
+DIM, TOKENS = 16, 4
+SPACE = Space(id="conformance", dim=DIM)
+FITTED_KINDS = ("encoder", "prior", "bridge", "decoder", "vocabulary")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What all checks of one plugin share. `plugin`: its name. `source`: what the user named it by, for a fresh
+    process. `items`: the user's own toy items, by modality."""
+
+    plugins: Plugins
+    plugin: str
+    file: str | None = None
+    items: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def registry(self) -> Registry:
+        return self.plugins.registry
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder that goes away with the trial."""
+        self.memory["folder"] = holder = tempfile.TemporaryDirectory(prefix="modbridge-conformance-")
+        return Path(holder.name)
+
+    def remember(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once."""
+        if name not in self.memory:
+            self.memory[name] = make()
+        return self.memory[name]
+
+
+class Subject:
+    """A component under test, or, with no `spec`, its plugin as a whole. Everything is made when it is first asked
+    for, and only once."""
+
+    def __init__(self, trial: Trial, spec: ComponentSpec | None = None) -> None:
+        self.trial = trial
+        self._spec = spec
+
+    @property
+    def spec(self) -> ComponentSpec:
+        assert self._spec is not None
+        return self._spec
+
+    @property
+    def id(self) -> str:
+        return f"plugin:{self.trial.plugin}" if self._spec is None else f"{self.spec.kind}:{self.spec.name}"
+
+    @property
+    def kind(self) -> str:
+        return "plugin" if self._spec is None else self.spec.kind
+
+    @cached_property
+    def example(self) -> dict[str, Any]:
+        """The block that the component is tried with. NotRun if it has none that makes a whole config."""
+        if self.spec.example_from:
+            where = self.trial.folder / f"{self.kind}-{self.spec.name}"
+            where.mkdir(parents=True, exist_ok=True)
+            found: Any = self.spec.load_example_from()(where)
+        else:
+            found = self.spec.example
+        return {"type": self.spec.name, **found}
+
+    @cached_property
+    def config(self) -> Any:
+        """The example's checked config."""
+        try:
+            return validate_block(self.kind, self.example, self.trial.registry)
+        except ModbridgeError as error:
+            raise NotRun(f"its example is no whole config ({error}); see `example`") from error
+
+    # Where it stands.
+
+    @cached_property
+    def ports(self) -> dict[str, Port]:
+        """The ports that the component is built at: vectors, or sequences where it takes no vectors. A vocabulary's
+        stored vectors decide their own space."""
+        if self.kind in ("encoder", "source", "metric"):
+            return {}
+        refusals = []
+        for tokens in (None, TOKENS):
+            text, source = self.port("text", tokens), self.port("image", tokens)
+            try:
+                if self.kind == "bridge":
+                    self.config.crosses(source, text)
+                else:
+                    self.config.check(text)
+                return {"text": text, "source": source}
+            except PortError as error:
+                refusals.append(str(error))
+        raise Failed(
+            f"its config refuses {DIM}-d vectors ({refusals[0]}) and sequences of {TOKENS} such vectors ({refusals[1]})",
+            f"that its example takes {DIM}-d vectors or sequences of an unknown space",
+            "give an example whose fields do not pin another dimension or space",
+        )
+
+    def port(self, modality: str, tokens: int | None = None) -> Port:
+        own = getattr(self.config, "port", None)  # of a vocabulary with stored vectors
+        space = own.space if isinstance(own, Port) else SPACE
+        return Port(space=space, modality=modality, tokens=tokens)
+
+    # Built and fitted.
+
+    def build(self, *, seed: int = 0, device: str = "cpu", artefact: Path | None = None) -> Any:
+        """A fresh, unfitted one."""
+        if self.kind == "metric":
+            return build_metric(self.config, self.trial.registry)
+        if self.kind == "source":
+            return self.spec.load_impl()(self.config)
+        context = BuildContext(device=torch.device(device), seed=seed, ports=self.ports, artefact=artefact)
+        return build_component(self.config, self.kind, self.trial.registry, context)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the component is fitted before it is used."""
+        return self.kind in FITTED_KINDS and (self.kind != "encoder" or self.config.needs_fit)
+
+    def fit(self, component: Any, fitting: Fitting, data: Any = None) -> None:
+        """Fit it on toy data, or on `data` as `training_data` gives it."""
+        given = self.training_data() if data is None else data
+        if self.kind == "encoder":
+            component.fit(given, fitting)
+        elif self.kind == "prior":
+            component.fit(given[0], fitting, observed=given[1])
+        elif self.kind == "bridge":
+            component.fit(given, fitting)
+        elif self.kind == "decoder":
+            component.fit(given[0], given[1], fitting)
+        elif self.kind == "vocabulary":
+            component.index(fitting)
+
+    def training_data(self) -> Any:
+        """What `fit` takes."""
+        if self.kind == "encoder":
+            modality = self.media_modality
+            return toys.ToySource(modality, toys.items(modality, self.trial.items))
+        if self.kind == "prior":
+            pairs = "pairs" in self.config.needs
+            return toys.vectors(self.ports["text"], toys.ITEMS), (
+                toys.vectors(self.ports["source"], toys.ITEMS) if pairs else None
+            )
+        if self.kind == "bridge":
+            return toys.fit_data(self.config.needs, self.ports["text"], self.ports["source"])
+        if self.kind == "decoder":
+            return toys.text_vectors(self.ports["text"]), toys.training_texts()
+        return None
+
+    @property
+    def media_modality(self) -> str:
+        """What an encoder encodes beside texts."""
+        return next((name for name in self.config.modalities if name != "text"), "text")
+
+    def fitting(self, seed: int = 0, *, stop_after: int | None = None) -> MemoryFitting:
+        """The surroundings of a fit; its encoder of texts gives vectors of the component's own space."""
+        port = self.ports.get("text", self.port("text"))
+
+        def embed(texts: Sequence[str]) -> Embeddings:
+            return _embedded(texts, port)
+
+        return MemoryFitting(seed, stop_after=stop_after, embed=embed)
+
+    def made(self, *, seed: int = 0) -> Any:
+        """A fresh one, built and, if need be, fitted."""
+        component = self.build(seed=seed)
+        if self.is_fitted:
+            self.fit(component, self.fitting(seed))
+        return component
+
+    @cached_property
+    def component(self) -> Any:
+        """A built and fitted one, for checks that do not change it."""
+        try:
+            return self.made()
+        except NotRun:
+            raise
+        except Failed:
+            raise NotRun("it cannot be built; see `offline_build`") from None
+        except Exception as error:
+            raise NotRun(f"it cannot be made ({type(error).__name__}: {error}); see `offline_build`") from error
+
+
+def all_parts(component: Any) -> Iterator[tuple[str, Component[Any]]]:
+    """A component and everything nested in it, by dotted name; its own is ""."""
+    yield "", component
+    for name, part in component.context.parts.items():
+        for inner, found in all_parts(part):
+            yield f"{name}.{inner}".rstrip("."), found
+
+
+def all_tensors(component: Any) -> dict[str, torch.Tensor]:
+    """Everything that an artefact of the component would keep, nested parts included."""
+    return {
+        f"{part}.{name}".lstrip("."): value.detach().cpu().clone()
+        for part, inner in all_parts(component)
+        for name, value in inner.tensors().items()
+    }
+
+
+@contextmanager
+def other_randomness(seed: int) -> Iterator[None]:
+    """The global generators in another state, and afterwards as they were."""
+    import random
+
+    import numpy as np
+
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _embedded(texts: Sequence[str], port: Port) -> Embeddings:
+    """What a text says decides its vector, its place does not."""
+    from modbridge.noise import Draw
+
+    assert port.space.dim is not None
+    values = torch.nn.functional.normalize(Draw.of(texts, 0).named("text").normal(port.space.dim), dim=1)
+    return Embeddings(values, port.changed(modality="text", tokens=None), tuple(map(str, range(len(texts)))))
