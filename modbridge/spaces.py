@@ -68,6 +68,11 @@ class Port:
             return f"{other.frame} vectors where {self.frame} ones are expected"
         return None
 
+    def holds(self, shape: tuple[int, ...], count: int) -> bool:
+        """Whether a tensor of this shape can be the vectors of `count` items here: (count, D) or (count, n, D)."""
+        known = (count, self.space.dim) if self.tokens is None else (count, self.tokens, self.space.dim)
+        return len(shape) == len(known) and all(k in (None, n) for k, n in zip(known, shape, strict=True))
+
     def require(self, other: Port, *, what: str, remedy: str = "") -> None:
         """Raise PortError, naming both sides, unless vectors of `other` may stand here."""
         reason = self.conflict(other)

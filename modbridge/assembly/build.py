@@ -14,6 +14,7 @@ from modbridge.config.weights import weights_folder
 from modbridge.errors import ModbridgeError, PluginError, SetupError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.metric import Metric
+from modbridge.plugins.containment import off_stdout
 from modbridge.plugins.registry import Registry
 
 
@@ -53,9 +54,11 @@ def _inside(context: BuildContext, config: ComponentConfig, name: str, part: Com
 
 @contextmanager
 def guard(kind: str, name: str, plugin: str, doing: str) -> Iterator[None]:
-    """Turn what a component's own code raises into a PluginError that names it; our own errors pass."""
+    """Turn what a component's own code raises into a PluginError that names it; our own errors pass. What it prints goes
+    to stderr, behind its plugin's name."""
     try:
-        yield
+        with off_stdout(plugin):
+            yield
     except ModbridgeError:
         raise
     except Exception as error:

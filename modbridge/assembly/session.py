@@ -23,7 +23,7 @@ from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
-from modbridge.interfaces.source import Source
+from modbridge.interfaces.source import Source, check_keys
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_component, load_weights, save_component
@@ -106,7 +106,7 @@ class Session:
             spec = self.plugins.registry.get("source", config.type)
             with guard("source", config.type, spec.plugin, "it was opened"):
                 found: Source[Any] = spec.load_impl()(config)
-                found.keys()
+                check_keys(found.keys(), f"the source {config.type!r}")
             return found
 
         return self.remember(f"source {stable_hash(dump(config))}", open_source)

@@ -67,7 +67,7 @@ class Verbs(click.Group):
         state: State = ctx.ensure_object(State)
         if not state.asked:
             state.asked = True
-            state.plugins.commands(self)
+            state.plugins.commands(self, VERBS)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _tell("interrupted; run the same command again and it goes on where it was", state)
         return 130
+    except SystemExit as error:  # a verb that leaves as a script does
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except click.BadParameter as error:
         error.show()
         return 2 if isinstance(error, click.MissingParameter) else 1
@@ -114,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 4 if error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT) else 1
     except Exception as error:
         full = "No space left on device" in str(error)
-        text = "no disk space left" if full else "this is a bug in modbridge; --debug shows where"
+        plugin = state.plugins.culprit(error)
+        bug = f"in the plugin {plugin!r}" if plugin else "this is a bug in modbridge"
+        text = "no disk space left" if full else f"{bug}; --debug shows where"
         _tell(f"{type(error).__name__}: {error} ({text})", state)
         return 4 if full else 3
 

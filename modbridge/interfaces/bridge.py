@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 
 from modbridge.config.kinds import BridgeConfig
-from modbridge.errors import DataError
+from modbridge.errors import DataError, PluginError
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
-from modbridge.spaces import Embeddings
+from modbridge.spaces import Embeddings, Port
 
 CHUNK = 4096
 
@@ -74,19 +74,26 @@ class Bridge(Component[BridgeConfigT]):
         expected.require(source.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
         port = self.config.crosses(source.port, self.context.ports["text"])
         draw = Draw.of(source.keys, seed, device=self.device).named("cross")
-        values = self._finite(self._chunked(self.cross_vectors, source.values, draw), source.keys)
-        return Embeddings(values, port, source.keys)
+        values = self._chunked(self.cross_vectors, source.values, draw)
+        return Embeddings(self._checked(values, port, source.keys), port, source.keys)
 
     def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0, *, noise: bool = True) -> Embeddings:
         """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key). Without `noise`, where
         they lie but for it: what measures look at."""
         self.context.ports["text"].require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
         draw = replace(Draw.of(text.keys, seed, epoch, device=self.device).named("augment"), silent=not noise)
-        values = self._finite(self._chunked(self.augment_vectors, text.values, draw), text.keys)
-        return Embeddings(values, self.config.augments(text.port), text.keys)
+        port = self.config.augments(text.port)
+        values = self._chunked(self.augment_vectors, text.values, draw)
+        return Embeddings(self._checked(values, port, text.keys), port, text.keys)
 
-    def _finite(self, values: torch.Tensor, keys: tuple[str, ...]) -> torch.Tensor:
-        """The vectors, or a DataError that names the items whose vectors are no numbers any more."""
+    def _checked(self, values: torch.Tensor, port: Port, keys: tuple[str, ...]) -> torch.Tensor:
+        """The vectors, or a PluginError if their shape is not that of `port`, or a DataError that names the items whose
+        vectors are no numbers any more."""
+        if keys and not port.holds(tuple(values.shape), len(keys)):
+            raise PluginError(
+                f"the bridge {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(keys)} items; expected "
+                f"{port}."
+            )
         whole = torch.isfinite(values).flatten(1).all(1)
         if not bool(whole.all()):
             bad = [key for key, ok in zip(keys, whole.tolist(), strict=True) if not ok]

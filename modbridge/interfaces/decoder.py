@@ -100,5 +100,18 @@ class Decoder(Component[DecoderConfigT]):
                 rows = slice(i, i + self.batch_size)
                 raw = None if source is None else source.values[rows].to(self.device, torch.float32)
                 vectors = bridged.values[rows].to(self.device, torch.float32)
-                found += self.decode_batch(vectors, raw, bridged.keys[rows], seed)
+                found += self._checked(self.decode_batch(vectors, raw, bridged.keys[rows], seed), bridged.keys[rows])
+        return found
+
+    def _checked(self, found: list[Decoded], keys: Sequence[str]) -> list[Decoded]:
+        """What `decode_batch` gave, or a PluginError if that is not one text for each item, in their order."""
+        if not all(isinstance(one, Decoded) and isinstance(one.text, str) for one in found):
+            raise PluginError(
+                f"the decoder {self.config.type!r} gave {found[:1]!r}; expected Decoded(key, text) items."
+            )
+        if [one.key for one in found] != list(keys):
+            raise PluginError(
+                f"the decoder {self.config.type!r} gave {len(found)} texts for {len(keys)} items, or in another order; "
+                f"expected one for each, with its key, in the order given."
+            )
         return found

@@ -65,7 +65,7 @@ class Encoder(Component[EncoderConfigT]):
             stored = self.lookup(keys, modality)
             values = self.embed(self.collate(prepared, modality), modality) if stored is None else stored
             values = values.to(self.device, torch.float32)
-        if values.shape[0] != len(prepared) or port.space.dim not in (None, values.shape[-1]):
+        if not port.holds(tuple(values.shape), len(prepared)):
             raise PluginError(
                 f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(prepared)} items; "
                 f"expected {port}."

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from modbridge.config.kinds import MetricConfig
+from modbridge.errors import PluginError
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.decoder import Decoded
 
@@ -44,6 +45,22 @@ class Metric(ABC, Generic[MetricConfigT]):
     def score(self, predictions: Sequence[Decoded], references: Sequence[Reference]) -> dict[str, Score]:
         """A score for each of `config.columns`. Row i of both sequences is the same item."""
         ...
+
+    def judge(self, predictions: Sequence[Decoded], references: Sequence[Reference]) -> dict[str, Score]:
+        """As `score`, checked: PluginError unless there is a Score for each column, of every item or of none."""
+        found, columns = self.score(predictions, references), self.config.columns
+        if set(found) != set(columns) or not all(isinstance(one, Score) for one in found.values()):
+            raise PluginError(
+                f"the metric {self.config.type!r} gave {found!r:.200}; expected a Score for each of its columns: "
+                f"{', '.join(columns)}."
+            )
+        for name, one in found.items():
+            if one.items and len(one.items) != len(predictions):
+                raise PluginError(
+                    f"the metric {self.config.type!r} gave {len(one.items)} scores of {name} for {len(predictions)} "
+                    f"items; expected one for each, or none."
+                )
+        return found
 
     @property
     def tokenizer(self) -> str | None:

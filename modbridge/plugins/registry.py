@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
+from modbridge.plugins.containment import off_stdout
 
 KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric")
 
@@ -84,10 +85,10 @@ class ComponentSpec:
     example_from: str = ""
 
     def load_config(self) -> type[Any]:
-        return self._load(self.config)
+        return self._load(self.config, "modbridge.config.kinds", f"{self.kind.title()}Config")
 
     def load_impl(self) -> type[Any]:
-        return self._load(self.impl)
+        return self._load(self.impl, f"modbridge.interfaces.{self.kind}", self.kind.title())
 
     def load_importer(self) -> Any:
         return self._load(self.importer)
@@ -95,21 +96,26 @@ class ComponentSpec:
     def load_example_from(self) -> Callable[[Path], Mapping[str, Any]]:
         return self._load(self.example_from)
 
-    def _load(self, target: str) -> type[Any]:
+    def _load(self, target: str, home: str = "", base: str = "") -> type[Any]:
+        """What `target` names: a subclass of the class `base` of the module `home`, unless that is ""."""
         module, _, name = target.partition(":")
+        who = f"the {self.kind} {self.name!r} of plugin {self.plugin!r}"
         try:
-            found: type[Any] = getattr(importlib.import_module(module), name)
+            with off_stdout(self.plugin):
+                found: type[Any] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
+            if error.name and f"{module}.".startswith(f"{error.name}."):
+                raise PluginError(f"{who} names {target}, and there is no module {error.name!r}.") from error
             needs = f" It needs {', '.join(self.requires)}." if self.requires else ""
             raise SetupError(
-                f"the {self.kind} {self.name!r} of plugin {self.plugin!r} cannot be imported: no module "
-                f"{error.name!r}.{needs} Install what is missing into this environment."
+                f"{who} cannot be imported: no module {error.name!r}.{needs} Install what is missing into this "
+                f"environment."
             ) from error
-        except Exception as error:
-            raise PluginError(
-                f"the {self.kind} {self.name!r} of plugin {self.plugin!r} cannot be imported from {target}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{who} cannot be imported from {target}: {type(error).__name__}: {error}") from error
+        # By name: this module must not import what it compares with, which needs pydantic or torch.
+        if base and (home, base) not in [(c.__module__, c.__name__) for c in getattr(found, "__mro__", ())]:
+            raise PluginError(f"{who} names {target}, which is {found!r}; expected a subclass of {home}.{base}.")
         return found
 
 
@@ -138,7 +144,13 @@ class Registry:
     @staticmethod
     def registrar(plugin: str, into: list[ComponentSpec]) -> Callable[[ComponentSpec], None]:
         """A `register` function for one plugin's hook, which collects into a list for `take`."""
-        return lambda spec: into.append(replace(spec, plugin=plugin))
+
+        def register(spec: ComponentSpec) -> None:
+            if not isinstance(spec, ComponentSpec):
+                raise PluginError(f"it registers {spec!r}; expected a ComponentSpec.")
+            into.append(replace(spec, plugin=plugin))
+
+        return register
 
     def __iter__(self) -> Iterator[ComponentSpec]:
         return iter(sorted(self._specs.values(), key=lambda spec: (KINDS.index(spec.kind), spec.name)))

@@ -117,7 +117,7 @@ def scores(session: Session, cell: Cell) -> Scores:
         tokenizers: set[str] = set()
         for metric in build_metrics(session, cell):
             with session.guard(metric.config, "metric", "it scored captions"):
-                found |= metric.score(generation.predictions, judged)
+                found |= metric.judge(generation.predictions, judged)
             tokenizers |= {metric.tokenizer} if metric.tokenizer else set()
         content = {"scores": {name: asdict(score) for name, score in found.items()}, "tokenizers": sorted(tokenizers)}
         (out / ROW).write_text(json.dumps(content), encoding="utf-8")

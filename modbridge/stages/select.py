@@ -152,7 +152,7 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
 
     def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> tuple[float, Score]:
         with session.guard(metric_config, "metric", "it judged the decoder"):
-            found = metric.score(predictions, judged)[column]
+            found = metric.judge(predictions, judged)[column]
         if found.corpus is None:
             raise DataError(f"{column} could not be computed while the decoder was trained: {found.note}")
         return found.corpus, found
