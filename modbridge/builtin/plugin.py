@@ -62,6 +62,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="decoder",
+            name="nearest_caption",
+            config="modbridge.builtin.nearest_caption_config:NearestCaptionDecoderConfig",
+            impl="modbridge.builtin.nearest_caption:NearestCaptionDecoder",
+            summary="recalls the training caption whose vector is nearest; the retrieval baseline, nothing is trained",
+            example={"type": "nearest_caption"},
+        )
+    )
+    register(
+        ComponentSpec(
             kind="bridge",
             name="identity",
             config=f"{BRIDGES}:IdentityConfig",

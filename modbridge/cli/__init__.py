@@ -29,6 +29,7 @@ VERBS = {
     "gap": "Measure the modality gap, before and after bridges.",
     "import-weights": "Take up the weights that a method's authors published.",
     "init": "Write a config to start from.",
+    "new-plugin": "Write a package to begin a plugin with.",
     "plugins": "List the plugins that were found.",
     "run": "Run a config: embed, fit, generate, score, report.",
     "schema": "Write the JSON schema of configs, for editors.",

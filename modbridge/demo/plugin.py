@@ -1,4 +1,4 @@
-"""What the demo adds: its sources and its metrics, registered as any plugin's."""
+"""What the demo adds: its sources, its metrics and a stand-in encoder, registered as any plugin's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             summary="made-up clips of one or two synthesised sounds, with captions that mention only part of them",
             example={"count": 8},
             requires=("soundfile", "soxr"),
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="encoder",
+            name="named_colours",
+            config="modbridge.demo.named_colours_config:NamedColoursConfig",
+            impl="modbridge.demo.named_colours:NamedColours",
+            summary="which named colours an image shows or a text names; no weights, to try other parts with",
+            example={"type": "named_colours"},
         )
     )
     register(

@@ -71,8 +71,9 @@ class ChainBridge(Bridge[ChainConfig]):
         """The training source vectors behind a member, exactly as the chain will carry them."""
         member = self.members[number]
         draw = Draw.of(source.keys, seed, device=self.device).named("cross")
-        values = member._finite(self._chunked(partial(self._cross, number), source.values, draw), source.keys)
         port = member.config.crosses(source.port, self.context.ports["text"])
+        values = self._chunked(partial(self._cross, number), source.values, draw)
+        values = member._checked(values, port, source.keys)
         # Cloned: autograd refuses the tensors of inference mode, and the next member may train on them.
         return Embeddings(values.clone().to(source.values.device), port, source.keys)
 
