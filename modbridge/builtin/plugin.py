@@ -8,6 +8,7 @@ from modbridge.plugins import ComponentSpec, hookimpl
 
 SOURCES = "modbridge.builtin.source_config"
 VECTORS = "modbridge.builtin.precomputed_config"
+EXAMPLES = "modbridge.builtin.examples"
 BRIDGES = "modbridge.builtin.bridges.config"
 MAPS = "modbridge.builtin.bridges.map_config"
 RECALL = "modbridge.builtin.bridges.memory_config"
@@ -22,6 +23,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config=f"{SOURCES}:FolderConfig",
             impl="modbridge.builtin.folder:FolderSource",
             summary="a folder of images or sounds, with captions in .txt files beside them or none",
+            example_from=f"{EXAMPLES}:folder",
         )
     )
     register(
@@ -31,6 +33,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config=f"{SOURCES}:JsonlConfig",
             impl="modbridge.builtin.jsonl:JsonlSource",
             summary="one JSON object a line: a media file, its captions, and facts",
+            example_from=f"{EXAMPLES}:jsonl",
         )
     )
     register(
@@ -40,6 +43,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config=f"{VECTORS}:PrecomputedSourceConfig",
             impl="modbridge.builtin.precomputed_source:PrecomputedSource",
             summary="the items of a file of stored vectors (.npz or .safetensors)",
+            example_from=f"{EXAMPLES}:source",
         )
     )
     register(
@@ -49,6 +53,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config=f"{VECTORS}:PrecomputedConfig",
             impl="modbridge.builtin.precomputed:PrecomputedEncoder",
             summary="vectors that are already there, from a file (.npz or .safetensors)",
+            example_from=f"{EXAMPLES}:encoder",
         )
     )
     register(
@@ -58,6 +63,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge.builtin.precomputed_vocabulary_config:PrecomputedVocabularyConfig",
             impl="modbridge.builtin.precomputed_vocabulary:PrecomputedVocabulary",
             summary="names with stored vectors (.npz or .safetensors)",
+            example_from=f"{EXAMPLES}:vocabulary",
         )
     )
     register(

@@ -41,8 +41,9 @@ class MediaSourceConfig(SourceConfig):
 class FolderConfig(MediaSourceConfig):
     """A folder of media files.
 
-    `extensions`: which files are items, whatever their case; by default those of images or sounds. `captions`:
-    "sidecar" reads NAME.txt beside each file, one caption a line; "none" reads none.
+    `path`: the folder. `recursive`: whether files in folders below it count too. `extensions`: which files are items,
+    whatever their case; by default those of images or sounds. `captions`: "sidecar" reads NAME.txt beside each file,
+    one caption a line; "none" reads none.
     """
 
     path: str
@@ -69,12 +70,12 @@ class FolderConfig(MediaSourceConfig):
 
 
 class JsonlConfig(MediaSourceConfig):
-    """A file of one JSON object a line, .jsonl or .jsonl.gz.
+    """A file of one JSON object a line.
 
-    `root`: the folder of the media; by default the file's own. `media`: the field with the media file's name, by
-    default named as the modality. `captions`: the field with a caption or a list of them; null if there are none.
-    `key`: the field with the item's id; by default the media file's name without its suffix. All other fields become
-    facts.
+    `path`: the file, .jsonl or .jsonl.gz. `root`: the folder of the media; by default the file's own. `media`: the
+    field with the media file's name, by default named as the modality. `captions`: the field with a caption or a list
+    of them; null if there are none. `key`: the field with the item's id; by default the media file's name without its
+    suffix. All other fields become facts.
     """
 
     path: str

@@ -122,11 +122,15 @@ def _print_table(outcomes: list[Any]) -> None:
                 rows.append((check, *("-" if outcome is None else _cell(outcome) for outcome in found)))
         print_rows((kind, *(name.partition(":")[2] for name in names)), rows)
         click.echo()
-    reasons = dict.fromkeys(
-        f"{outcome.status}: {outcome.check}: {outcome.reason}" for outcome in outcomes if outcome.reason
-    )
-    for line in reasons:
-        click.echo(line)
+    by_reason: dict[tuple[str, str, str], list[str]] = {}
+    for outcome in outcomes:
+        if outcome.reason:
+            by_reason.setdefault((outcome.component, outcome.status, outcome.reason), []).append(outcome.check)
+    said: dict[str, list[str]] = {}
+    for (component, status, reason), names in by_reason.items():
+        said.setdefault(f"{status}: {', '.join(names)}: {reason}", []).append(component)
+    for text, who in said.items():
+        click.echo(f"{', '.join(who)}: {text}")
 
 
 def _cell(outcome: Any) -> str:

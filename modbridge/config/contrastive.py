@@ -23,10 +23,10 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=256, ge=2)
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=0.2, ge=0)
+    epochs: int = Field(default=30, ge=1, description="passes over the items, each with one of its captions")
+    batch_size: int = Field(default=256, ge=2, description="pairs that are told apart at once")
+    lr: float = Field(default=5e-4, gt=0, description="AdamW's learning rate after the warm-up")
+    weight_decay: float = Field(default=0.2, ge=0, description="AdamW's, of matrices only")
     warmup: int = Field(default=100, ge=0, description="steps of linear warm-up, before the cosine down to zero")
     logit_scale: float | Literal["learned"] = Field(
         default="learned",

@@ -37,26 +37,10 @@ def without_network() -> Iterator[list[str]]:
 
 
 def offline_build(subject: Subject) -> None:
-    spec = subject.spec
-    if not spec.example and not spec.example_from:
-        try:
-            _ = subject.config
-        except NotRun as error:
-            raise Failed(
-                f"it has no example, and without one {error}",
-                "a tiny config that builds without a network, which checks and `modbridge show` use",
-                "give ComponentSpec an `example={...}`; or, for a component that reads files, "
-                '`example_from="package.module:function"`, which writes them into the folder it is given',
-            ) from error
-    try:
-        _ = subject.config, subject.ports
-    except NotRun as error:
-        raise Failed(
-            str(error),
-            "an example that is a whole, valid config",
-            "correct `example` in its ComponentSpec",
-        ) from error
     with without_network() as asked:
+        if subject.trouble is not None:
+            raise subject.trouble
+        _ = subject.ports
         try:
             subject.build()
         except NotRun:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modbridge.errors import SetupError
+from modbridge.interfaces.metric import Reference
 from modbridge.plugins.manager import Plugins
 from modbridge.testing.conformance.runner import Case, cases, find_trial, require_known
 
@@ -15,6 +16,7 @@ def conformance(
     *,
     expected_failures: Mapping[str, str] | None = None,
     items: Mapping[str, Sequence[Any]] | None = None,
+    references: Sequence[Reference] = (),
     plugins: Plugins | None = None,
 ) -> Callable[..., None]:
     """A parametrised pytest test that makes every check of a plugin and its components; ids look like
@@ -23,7 +25,8 @@ def conformance(
     `plugin`: the name of its entry point or distribution, or the path of a single-file plugin. `expected_failures`:
     checks that cannot hold, by id, with the reason; one that holds all the same fails, and so does a name that is no
     check. `items`: items of modalities other than text, image and audio, at least four of each, all different, to try
-    encoders on. `plugins`: those to look among; by default all that are installed.
+    encoders on. `references`: at least four, all different, to try metrics on that need facts of their own. `plugins`:
+    those to look among; by default all that are installed.
 
     Raises PluginError for a plugin that is not there or is broken, ConfigError for an unknown expected failure,
     SetupError without pytest.
@@ -35,7 +38,7 @@ def conformance(
             "conformance(...) makes a pytest test, and pytest is not installed: pip install pytest."
         ) from error
     expected = dict(expected_failures or {})
-    found = cases(find_trial(plugin, plugins, items))
+    found = cases(find_trial(plugin, plugins, items, references))
     require_known(expected, found)
 
     @pytest.mark.parametrize("case", found, ids=[case.id for case in found])

@@ -1,11 +1,12 @@
-"""A program of its own, run by `fresh.looked_at` in a fresh process: loads one plugin step by step and writes down which
-heavy modules each step loaded. Imports nothing that a listing of plugins does not import either."""
+"""A program of its own, run by `fresh.looked_at`: loads one plugin step by step and writes down which heavy modules
+each step loaded. Imports nothing that a listing of plugins does not import either."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,7 @@ def main(plugin: str, file: str | None, given: dict[str, dict[str, Any]]) -> dic
     for spec in specs:
         name = f"{spec.kind}:{spec.name}"
         if name in given:
-            steps.take(
-                f"{name} ports", lambda spec=spec, name=name: asked(spec.kind, given[name], validate_block, registry)
-            )
+            steps.take(f"{name} ports", partial(asked, spec.kind, given[name], validate_block, registry))
     return steps.seen
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,10 @@ def copied(subject: Subject, component: Any, *, device: str = "cpu") -> Any:
     """Another one, with what `component` keeps: built with another seed, and loaded from its artefact."""
     if not subject.is_fitted:
         return subject.build(device=device)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "artefact"
-        saved(subject, component, folder)
-        other = subject.build(seed=1, device=device, artefact=folder)
-        load_component(other, folder)
+    folder = subject.folder(f"artefact-{device}")  # stays: some components read from it while they are used
+    saved(subject, component, folder)
+    other = subject.build(seed=1, device=device, artefact=folder)
+    load_component(other, folder)
     return other
 
 
@@ -58,25 +56,23 @@ def save_load(subject: Subject) -> None:
 
 def artefact_files(subject: Subject) -> None:
     component = _kept(subject)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "artefact"
-        saved(subject, component, folder)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        strange = sorted(str(path.relative_to(folder)) for path in files if path.suffix not in READABLE)
-        if strange:
-            raise Failed(
-                f"its artefact holds {', '.join(strange[:3])}",
-                f"files of the kinds {', '.join(READABLE)} only: nothing pickled, nothing that runs code when it is read",
-                "put tensors into `tensors`, everything else into JSON by `save_extra`",
-            )
-        for path in files:
-            if path.suffix == ".json":
-                try:
-                    json.loads(path.read_text(encoding="utf-8"))
-                except ValueError as error:
-                    raise Failed(
-                        f"{path.relative_to(folder)} is no JSON: {error}", "JSON", "write it by json.dumps"
-                    ) from error
+    folder = subject.folder("artefact-files")
+    saved(subject, component, folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    strange = sorted(str(path.relative_to(folder)) for path in files if path.suffix not in READABLE)
+    if strange:
+        raise Failed(
+            f"its artefact holds {', '.join(strange[:3])}",
+            f"files of the kinds {', '.join(READABLE)} only: nothing pickled, nothing that runs code when it is read",
+            "put tensors into `tensors`, everything else into JSON by `save_extra`",
+        )
+    for path in files:
+        if path.suffix == ".json":
+            try:
+                json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                name = path.relative_to(folder)
+                raise Failed(f"{name} is no JSON: {error}", "JSON", "write it by json.dumps") from error
 
 
 def _kept(subject: Subject) -> Any:

@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from modbridge.errors import ConfigError, PluginError, Problem
+from modbridge.interfaces.metric import Reference
 from modbridge.plugins.manager import Plugins
-from modbridge.testing.conformance import building_checks, config_checks, keeping_checks, plugin_checks, use_checks
+from modbridge.testing.conformance import (
+    bridge_checks,
+    building_checks,
+    config_checks,
+    fitting_checks,
+    keeping_checks,
+    metric_checks,
+    plugin_checks,
+    prior_checks,
+    source_checks,
+    use_checks,
+    vocabulary_checks,
+)
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun, Outcome
 from modbridge.testing.conformance.subject import Subject, Trial
 
@@ -20,8 +33,14 @@ CHECKS: tuple[Check, ...] = (
     *plugin_checks.CHECKS,
     *config_checks.CHECKS,
     *building_checks.CHECKS,
+    *fitting_checks.CHECKS,
     *use_checks.CHECKS,
+    *bridge_checks.CHECKS,
+    *prior_checks.CHECKS,
+    *vocabulary_checks.CHECKS,
     *keeping_checks.CHECKS,
+    *source_checks.CHECKS,
+    *metric_checks.CHECKS,
 )
 """Every check, in the order in which they are made."""
 
@@ -81,7 +100,12 @@ def _where(error: Exception) -> str:
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
-def find_trial(plugin: str, plugins: Plugins | None = None, items: Mapping[str, Sequence[Any]] | None = None) -> Trial:
+def find_trial(
+    plugin: str,
+    plugins: Plugins | None = None,
+    items: Mapping[str, Sequence[Any]] | None = None,
+    references: Sequence[Reference] = (),
+) -> Trial:
     """The trial of a plugin: the name of its entry point, the name of its distribution, or the path of a single file.
 
     Raises PluginError if there is none of that name, or if it is broken or switched off.
@@ -98,13 +122,13 @@ def find_trial(plugin: str, plugins: Plugins | None = None, items: Mapping[str, 
         close = difflib.get_close_matches(plugin, names, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise PluginError(
-            f"no plugin is called {plugin!r}. {hint}Installed: {', '.join(names)}. Install yours (pip install -e .), or "
-            f"give the path of a .py file."
+            f"no plugin is called {plugin!r}. {hint}Installed: {', '.join(names)}. Install yours "
+            f"(pip install -e .), or give the path of a .py file."
         )
     if info.status != "loaded":
         raise PluginError(f"the plugin {info.name!r} is {info.status}: {info.error or 'see MODBRIDGE_DISABLE'}")
     file = info.distribution if info.version == "file" else None
-    return Trial(plugins, info.name, file, dict(items or {}))
+    return Trial(plugins, info.name, file, dict(items or {}), references)
 
 
 def cases(trial: Trial, only: str | None = None) -> list[Case]:

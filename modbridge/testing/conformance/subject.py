@@ -17,12 +17,13 @@ from modbridge.config.blocks import validate_block
 from modbridge.errors import ModbridgeError, PortError
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.fitting import Fitting
+from modbridge.interfaces.metric import Reference
 from modbridge.plugins.manager import Plugins
 from modbridge.plugins.registry import ComponentSpec, Registry
 from modbridge.spaces import Embeddings, Port, Space
 from modbridge.testing.conformance import toys
+from modbridge.testing.conformance.fits import Watched
 from modbridge.testing.conformance.outcome import Failed, NotRun
-from modbridge.testing.fitting import MemoryFitting
 
 DIM, TOKENS = 16, 4
 SPACE = Space(id="conformance", dim=DIM)
@@ -31,13 +32,14 @@ FITTED_KINDS = ("encoder", "prior", "bridge", "decoder", "vocabulary")
 
 @dataclass(frozen=True)
 class Trial:
-    """What all checks of one plugin share. `plugin`: its name. `source`: what the user named it by, for a fresh
-    process. `items`: the user's own toy items, by modality."""
+    """What all checks of one plugin share. `plugin`: its name. `file`: of a single-file plugin. `items`: the user's own
+    toy items, by modality. `references`: what the user's metrics judge by."""
 
     plugins: Plugins
     plugin: str
     file: str | None = None
     items: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    references: Sequence[Reference] = ()
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,23 +81,59 @@ class Subject:
         return "plugin" if self._spec is None else self.spec.kind
 
     @cached_property
-    def example(self) -> dict[str, Any]:
-        """The block that the component is tried with. NotRun if it has none that makes a whole config."""
-        if self.spec.example_from:
-            where = self.trial.folder / f"{self.kind}-{self.spec.name}"
-            where.mkdir(parents=True, exist_ok=True)
-            found: Any = self.spec.load_example_from()(where)
-        else:
-            found = self.spec.example
-        return {"type": self.spec.name, **found}
+    def _example(self) -> dict[str, Any] | Failed:
+        """The block that the component is tried with, or why it cannot be made."""
+        if not self.spec.example_from:
+            return {"type": self.spec.name, **self.spec.example}
+        try:
+            return {"type": self.spec.name, **self.spec.load_example_from()(self.folder("example"))}
+        except Exception as error:
+            return Failed(
+                f"`example_from` ({self.spec.example_from}) raised {type(error).__name__}: {error}",
+                "a function that is given an empty folder, writes the example's files there, and gives its config",
+                "mend it",
+            )
 
     @cached_property
-    def config(self) -> Any:
-        """The example's checked config."""
+    def _config(self) -> Any | Failed:
+        """The example's checked config, or why there is none."""
+        if isinstance(self._example, Failed):
+            return self._example
         try:
-            return validate_block(self.kind, self.example, self.trial.registry)
+            return validate_block(self.kind, self._example, self.trial.registry)
         except ModbridgeError as error:
-            raise NotRun(f"its example is no whole config ({error}); see `example`") from error
+            given = self.spec.example or self.spec.example_from
+            return Failed(
+                f"its example is refused: {error}"
+                if given
+                else f"it has no example, and its defaults will not do: {error}",
+                "a tiny config that builds without a network, which checks and `modbridge show` use",
+                "give ComponentSpec an `example={...}` that is a whole config; or, for a component that reads files, "
+                '`example_from="package.module:function"`, which writes them into the folder it is given',
+            )
+
+    @property
+    def trouble(self) -> Failed | None:
+        """What is wrong with its example; None if nothing."""
+        return self._config if isinstance(self._config, Failed) else None
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """The block that the component is tried with. NotRun if there is none."""
+        if isinstance(self._example, Failed):
+            raise NotRun("it has no example that can be tried; see `offline_build`")
+        return self._example
+
+    @property
+    def config(self) -> Any:
+        """The example's checked config. NotRun if it is none."""
+        if isinstance(self._config, Failed):
+            raise NotRun("it has no example that can be tried; see `offline_build`")
+        return self._config
+
+    def folder(self, name: str) -> Path:
+        """An empty folder of the component's own, which goes away with the trial."""
+        return Path(tempfile.mkdtemp(prefix=f"{self.kind}-{self.spec.name}-{name}-", dir=self.trial.folder))
 
     # Where it stands.
 
@@ -117,7 +155,7 @@ class Subject:
             except PortError as error:
                 refusals.append(str(error))
         raise Failed(
-            f"its config refuses {DIM}-d vectors ({refusals[0]}) and sequences of {TOKENS} such vectors ({refusals[1]})",
+            f"its config refuses {DIM}-d vectors ({refusals[0]}) and sequences of {TOKENS} of them ({refusals[1]})",
             f"that its example takes {DIM}-d vectors or sequences of an unknown space",
             "give an example whose fields do not pin another dimension or space",
         )
@@ -163,10 +201,9 @@ class Subject:
             modality = self.media_modality
             return toys.ToySource(modality, toys.items(modality, self.trial.items))
         if self.kind == "prior":
-            pairs = "pairs" in self.config.needs
-            return toys.vectors(self.ports["text"], toys.ITEMS), (
-                toys.vectors(self.ports["source"], toys.ITEMS) if pairs else None
-            )
+            clean, source = toys.vectors(self.ports["text"], toys.ITEMS), toys.vectors(self.ports["source"], toys.ITEMS)
+            observed = Embeddings(source.values, source.port, clean.keys)  # pairs have the texts' keys
+            return clean, observed if "pairs" in self.config.needs else None
         if self.kind == "bridge":
             return toys.fit_data(self.config.needs, self.ports["text"], self.ports["source"])
         if self.kind == "decoder":
@@ -178,33 +215,46 @@ class Subject:
         """What an encoder encodes beside texts."""
         return next((name for name in self.config.modalities if name != "text"), "text")
 
-    def fitting(self, seed: int = 0, *, stop_after: int | None = None) -> MemoryFitting:
+    def fitting(self, *, stop_after: int | None = None) -> Watched:
         """The surroundings of a fit; its encoder of texts gives vectors of the component's own space."""
         port = self.ports.get("text", self.port("text"))
 
         def embed(texts: Sequence[str]) -> Embeddings:
             return _embedded(texts, port)
 
-        return MemoryFitting(seed, stop_after=stop_after, embed=embed)
+        return Watched(stop_after=stop_after, embed=embed)
 
-    def made(self, *, seed: int = 0) -> Any:
+    def made(self, fitting: Fitting | None = None) -> Any:
         """A fresh one, built and, if need be, fitted."""
-        component = self.build(seed=seed)
+        component = self.build()
         if self.is_fitted:
-            self.fit(component, self.fitting(seed))
+            self.fit(component, fitting or self.fitting())
         return component
 
     @cached_property
+    def _made(self) -> tuple[Any, Watched] | NotRun:
+        """A built and fitted one and the surroundings of its fit, or why there is none."""
+        fitting = self.fitting()
+        try:
+            return self.made(fitting), fitting
+        except NotRun as reason:
+            return reason
+        except Exception:
+            return NotRun(f"it cannot be made; see `{'fits' if self.is_fitted else 'offline_build'}`")
+
+    @property
     def component(self) -> Any:
         """A built and fitted one, for checks that do not change it."""
-        try:
-            return self.made()
-        except NotRun:
-            raise
-        except Failed:
-            raise NotRun("it cannot be built; see `offline_build`") from None
-        except Exception as error:
-            raise NotRun(f"it cannot be made ({type(error).__name__}: {error}); see `offline_build`") from error
+        if isinstance(self._made, NotRun):
+            raise self._made
+        return self._made[0]
+
+    @property
+    def watched(self) -> Watched:
+        """The surroundings in which `component` was fitted."""
+        if isinstance(self._made, NotRun):
+            raise self._made
+        return self._made[1]
 
 
 def all_parts(component: Any) -> Iterator[tuple[str, Component[Any]]]:

@@ -21,22 +21,39 @@ from modbridge.testing.conformance.outcome import NotRun
 ITEMS = 16
 TEXTS = 2 * ITEMS  # two captions an item
 
-_COLOURS = {"red": (220, 40, 30), "green": (30, 190, 60), "blue": (40, 60, 220), "white": (240, 240, 240)}
-_SHAPES = ("circle", "square", "stripe", "cross")
+_COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "purple": (150, 60, 190)}
+_SHAPES = ("circle", "square", "triangle", "cross")
+
+
+def _kind(row: int) -> tuple[str, str]:
+    """Colour and shape of an item; no two of the 16 have the same."""
+    return list(_COLOURS)[row % 4], _SHAPES[row // 4 % 4]
 
 
 def captions(row: int) -> tuple[str, str]:
     """The two captions of an item; no two items have the same."""
-    colour, shape = list(_COLOURS)[row % 4], _SHAPES[row // 4 % 4]
-    return f"a {colour} {shape} on a plain ground", f"the picture shows one {shape} that is {colour}"
+    colour, shape = _kind(row)
+    return f"a {colour} {shape} on black", f"the picture shows one {colour} {shape}"
+
+
+def facts(row: int) -> dict[str, Any]:
+    """What is known of an item, in the words of the demo's made-up scenes."""
+    kind = _kind(row)
+    return {"objects": [list(kind)], "entities": [" ".join(kind)], "relation": None, "background": "black"}
 
 
 def image(row: int) -> Image.Image:
     """A picture of what the item's captions say, 32 x 32, RGB."""
     y, x = np.mgrid[0:32, 0:32] - 15.5
-    inside = (x**2 + y**2 < 90, (abs(x) < 9) & (abs(y) < 9), abs(y) < 5, (abs(x) < 4) | (abs(y) < 4))[row // 4 % 4]
-    pixels = np.full((32, 32, 3), 90, dtype=np.uint8)
-    pixels[inside] = list(_COLOURS.values())[row % 4]
+    forms = {
+        "circle": x**2 + y**2 < 90,
+        "square": (abs(x) < 9) & (abs(y) < 9),
+        "triangle": (y < 9) & (2 * abs(x) < y + 10),
+        "cross": ((abs(x) < 4) | (abs(y) < 4)) & (abs(x) < 11) & (abs(y) < 11),
+    }
+    colour, shape = _kind(row)
+    pixels = np.full((32, 32, 3), 18, dtype=np.uint8)
+    pixels[forms[shape]] = _COLOURS[colour]
     return Image.fromarray(pixels)
 
 
@@ -115,7 +132,7 @@ def text_vectors(port: Port) -> TextVectors:
 
 def references(count: int) -> list[Reference]:
     """What toy captions are judged by."""
-    return [Reference(str(row), captions(row)) for row in range(count)]
+    return [Reference(str(row), captions(row), facts(row)) for row in range(count)]
 
 
 class ToySource(Source[SourceConfig]):

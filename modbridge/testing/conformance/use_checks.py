@@ -7,12 +7,13 @@ import torch
 
 from modbridge.errors import DataError, PluginError, PortError
 from modbridge.spaces import Embeddings, Space
-from modbridge.testing.conformance.compare import ROUNDING, content_hash, difference
+from modbridge.testing.conformance.compare import ROUNDING, Rows, content_hash, difference
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
 from modbridge.testing.conformance.subject import Subject, other_randomness
 from modbridge.testing.conformance.views import views
 
 USED = ("encoder", "prior", "bridge", "decoder", "vocabulary")
+PORTED = tuple(kind for kind in USED if kind != "prior")  # priors are given bare tensors
 BATCHES = (0, 1, 3)
 ON_A_GPU = 1e-3
 
@@ -40,7 +41,7 @@ def batch_invariance(subject: Subject) -> None:
             parts = [
                 view.rows_of(view.call(subject.component, rows[i : i + size], 0)) for i in range(0, view.count, size)
             ]
-            joined = torch.cat(parts) if isinstance(whole, torch.Tensor) else [row for part in parts for row in part]
+            joined = _joined(parts)
             told = difference(whole, joined, rounding=ROUNDING)
             if told:
                 raise Failed(
@@ -49,6 +50,11 @@ def batch_invariance(subject: Subject) -> None:
                     "use no statistics of the batch (BatchNorm in training mode, means over dim 0, padding that is not "
                     "masked); draw noise from `draw` by item, not from torch's generator",
                 )
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    return torch.cat(tensors) if tensors else [row for part in parts for row in part]
 
 
 def order_invariance(subject: Subject) -> None:
@@ -168,8 +174,7 @@ CHECKS = (
     Check("order_invariance", USED, "the order of items changes nothing", order_invariance),
     Check("seeded", USED, "one seed, one result, whatever the global generators do", seeded),
     Check("inputs_unchanged", USED, "what it is given stays as it is", inputs_unchanged),
-    Check("foreign_port_refused", ("encoder", "bridge", "decoder", "vocabulary"), "vectors of another space are refused",
-          foreign_port_refused),
+    Check("foreign_port_refused", PORTED, "vectors of another space are refused", foreign_port_refused),
     Check("different_inputs", ("encoder",), "different items have different vectors", different_inputs),
     Check("gpu_agreement", USED, "a GPU gives what the CPU gives", gpu_agreement),
-)  # fmt: skip
+)

@@ -31,6 +31,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             impl="modbridge_clap.hf_clap_encoder:HfClapEncoder",
             summary="CLAP from the Hugging Face hub or a local folder, or trained by the run",
             example={"type": "hf_clap", "model": TINY_MODEL, "pretrained": "random", "tokenizer": {"type": "bytes"}},
+            example_from="modbridge_clap.examples:hf_clap",
         )
     )
     register(
@@ -40,6 +41,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_clap.captioned_clips_config:AudioCapsConfig",
             impl="modbridge_clap.captioned_clips:AudioCaps",
             summary="AudioCaps' captions (v1, 2.0) and, if given, its folder of clips",
+            example_from="modbridge_clap.examples:audiocaps",
         )
     )
     register(
@@ -49,5 +51,6 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_clap.captioned_clips_config:ClothoConfig",
             impl="modbridge_clap.captioned_clips:Clotho",
             summary="Clotho's captions and, if given, its folder of clips",
+            example_from="modbridge_clap.examples:clotho",
         )
     )

@@ -10,8 +10,9 @@ _TINY_PRIOR = {
     "type": "ddpm",
     "denoiser": {"type": "residual_mlp", "width": 32, "num_blocks": 1},
     "timesteps": 50,
-    "steps": 20,
+    "steps": 60,
     "batch_size": 16,
+    "lr": 1e-2,
 }
 
 
@@ -19,8 +20,9 @@ _TINY_LINK = {
     "type": "link_ddpm",
     "denoiser": {"type": "residual_mlp", "width": 32, "num_blocks": 1},
     "timesteps": 50,
-    "steps": 20,
+    "steps": 60,
     "batch_size": 16,
+    "lr": 1e-2,
 }
 
 
@@ -33,7 +35,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_diffusion.ddpm_config:DDPMConfig",
             impl="modbridge_diffusion.ddpm:DDPM",
             summary="Diffusion model of where text vectors lie, with the authors' renormalising DDIM sampler.",
-            example=_TINY_PRIOR,
+            example=_TINY_PRIOR | {"radius": 1.0},
         )
     )
     register(
@@ -60,7 +62,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_diffusion.link_ddpm_config:LinkDDPMConfig",
             impl="modbridge_diffusion.link_ddpm:LinkDDPM",
             summary="Diffusion-Link's network: from noised texts and noised source vectors to the texts.",
-            example=_TINY_LINK,
+            example=_TINY_LINK | {"scale": 1.0},
         )
     )
     register(

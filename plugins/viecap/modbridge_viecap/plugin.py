@@ -8,7 +8,8 @@ from typing import Any
 from modbridge.plugins import ComponentSpec, hookimpl
 
 EXAMPLE_NAMES = {"type": "names", "names": ["red", "green", "blue", "picture"]}
-# (name, class, summary, example): the config is <class>Config in vocabulary_config, the rest <class>Vocabulary.
+# (name, class, summary, example): the config is <class>Config in vocabulary_config, the rest <class>Vocabulary. One
+# without an example reads a file, which the function of its name in `examples` writes.
 VOCABULARIES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("coco", "Coco", "COCO's 80 object categories (packaged)", {"type": "coco"}),
     ("audioset", "AudioSet", "AudioSet's 527 classes of sound (packaged)", {"type": "audioset"}),
@@ -30,6 +31,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 impl=f"modbridge_viecap.vocabulary:{cls}Vocabulary",
                 summary=summary,
                 example=example,
+                example_from="" if example else f"modbridge_viecap.examples:{name}",
             )
         )
     register(

@@ -69,6 +69,7 @@ class FileVocabularyConfig(ListedConfig):
     """A published list of names in a file."""
 
     path: str
+    """The file, in the form in which it was published."""
 
 
 class VisualGenomeConfig(FileVocabularyConfig):
@@ -91,12 +92,13 @@ class OpenImagesConfig(FileVocabularyConfig):
 
 
 class NamesConfig(ListedConfig):
-    """Names of one's own: listed here, or in a file (.txt with one a line, .json with a list, .csv with a column
-    `name`). Capitals do not count."""
+    """Names of one's own: listed here, or in a file. Capitals do not count."""
 
     type: Literal["names"] = "names"
     names: Annotated[list[str], Field(min_length=1)] | None = None
+    """The names themselves, each once."""
     path: str | None = None
+    """A file of them instead: .txt with one a line, .json with a list, .csv with a column `name`."""
 
     @field_validator("names")
     @classmethod

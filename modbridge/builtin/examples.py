@@ -1,0 +1,67 @@
+"""Tiny files for the components that read some, and configs that read them: what the conformance checks try them on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from modbridge.noise import Draw
+
+COUNT, DIM = 16, 8
+VECTORS = {"image": {"array": "image"}, "text": {"array": "text", "keys": "owner"}}
+_COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "white": (240, 240, 240)}
+
+
+def _pictures(folder: Path) -> list[tuple[str, list[str]]]:
+    """Plain pictures 0.png, 1.png ...; gives the name of each, and two captions."""
+    found = []
+    for row in range(4):
+        colour = list(_COLOURS)[row]
+        Image.new("RGB", (8, 8), _COLOURS[colour]).save(folder / f"{row}.png")
+        found.append((f"{row}.png", [f"a {colour} picture", f"it is all {colour}"]))
+    return found
+
+
+def folder(at: Path) -> dict[str, Any]:
+    """A folder of pictures with captions beside them."""
+    for name, captions in _pictures(at):
+        (at / name).with_suffix(".txt").write_text("\n".join(captions), encoding="utf-8")
+    return {"path": str(at), "captions": "sidecar"}
+
+
+def jsonl(at: Path) -> dict[str, Any]:
+    """A file of one JSON object a line, beside its pictures."""
+    lines = [json.dumps({"image": name, "captions": captions}) for name, captions in _pictures(at)]
+    (at / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"path": str(at / "items.jsonl")}
+
+
+def encoder(at: Path) -> dict[str, Any]:
+    """Vectors of 16 items and of one text of each."""
+    return {"file": _vectors(at), "space": "example", "vectors": VECTORS}
+
+
+def source(at: Path) -> dict[str, Any]:
+    """The items of such a file, with the captions that belong to them."""
+    lines = [json.dumps({"key": str(row), "captions": [f"item number {row}"]}) for row in range(COUNT)]
+    (at / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"file": _vectors(at), "vectors": VECTORS, "captions": str(at / "captions.jsonl")}
+
+
+def vocabulary(at: Path) -> dict[str, Any]:
+    """Four names and their vectors."""
+    names = list(_COLOURS)
+    np.savez(at / "names.npz", vectors=Draw.of(names, 0).normal(DIM).numpy())
+    (at / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    return {"path": str(at / "names.npz"), "vectors": "vectors", "names": str(at / "names.json"), "space": "example"}
+
+
+def _vectors(at: Path) -> str:
+    keys = [str(row) for row in range(COUNT)]
+    sides = {side: Draw.of(keys, 0).named(side).normal(DIM).numpy() for side in ("image", "text")}
+    np.savez(at / "vectors.npz", **sides, owner=np.array(keys))
+    return str(at / "vectors.npz")
