@@ -195,7 +195,7 @@ def test_no_disk_left(call: Call, world: Path, tmp_path: Path, monkeypatch: pyte
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("modbridge.stages.embed.save_file", full)
+    monkeypatch.setattr("modbridge.store.shards.save_file", full)
     result = call("run", world)
     assert result.code == 4
     assert "disk" in result.err.lower() or "space" in result.err

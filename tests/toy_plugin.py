@@ -30,6 +30,7 @@ class ColoursConfig(EncoderConfig):
     """`fail_on`: raise a plain exception for this word, as a stranger's bug would."""
 
     batch_size: Annotated[int, Affects("nothing")] = 4
+    workers: Annotated[int, Affects("nothing")] = 0
     fail_on: str | None = None
     constant: bool = False
 

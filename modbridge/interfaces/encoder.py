@@ -53,30 +53,41 @@ class Encoder(Component[EncoderConfigT]):
             )
         prepared = [self.prepare(item, modality) for item in items]
         names = tuple(keys) if keys is not None else tuple(str(i) for i in range(len(prepared)))
-        return self.embed_prepared(prepared, modality, names)
-
-    def embed_prepared(self, prepared: Sequence[Any], modality: str, keys: Sequence[str]) -> Embeddings:
-        """As `encode`, for items that went through `prepare` already."""
         port = self.port(modality)
         if not prepared:
             shape = (0, port.space.dim or 0) if port.tokens is None else (0, port.tokens, port.space.dim or 0)
             return Embeddings(torch.zeros(shape, device=self.device), port, ())
+        stored = self.lookup(names, modality)
+        if stored is None:
+            values = self.embed_batch(self.collate(prepared, modality), modality, len(prepared))
+        else:
+            values = self.labelled(stored, modality, len(prepared))
+        require_finite(values, names)
+        return Embeddings(values, port, names)
+
+    def embed_batch(self, batch: Any, modality: str, count: int) -> torch.Tensor:
+        """The vectors of one collated batch of `count` items, float32, on the device. Raises PluginError where they are
+        not of the encoder's own port."""
         with torch.inference_mode():
-            stored = self.lookup(keys, modality)
-            values = self.embed(self.collate(prepared, modality), modality) if stored is None else stored
-            values = values.to(self.device, torch.float32)
-        if not port.holds(tuple(values.shape), len(prepared)):
+            return self.labelled(self.embed(batch, modality), modality, count)
+
+    def labelled(self, values: torch.Tensor, modality: str, count: int) -> torch.Tensor:
+        """Vectors as this encoder's port says they are, float32, on the device; PluginError if they are not."""
+        if not self.port(modality).holds(tuple(values.shape), count):
             raise PluginError(
-                f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(prepared)} items; "
-                f"expected {port}."
+                f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {count} items; "
+                f"expected {self.port(modality)}."
             )
-        if not torch.isfinite(values).all():
-            bad = [
-                key for key, ok in zip(keys, torch.isfinite(values).flatten(1).all(1).tolist(), strict=True) if not ok
-            ]
-            raise DataError(f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} items).")
-        return Embeddings(values, port, tuple(keys))
+        return values.to(self.device, torch.float32)
 
     def port(self, modality: str) -> Port:
         """The port of one modality. A trained encoder's space names the very weights it was given."""
         return self.context.ports.get(modality) or self.config.emits(modality)
+
+
+def require_finite(values: torch.Tensor, keys: Sequence[str]) -> None:
+    """Raise DataError, naming items, where vectors (B, ...) hold NaN or infinity."""
+    finite = torch.isfinite(values).flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = [key for key, ok in zip(keys, finite.tolist(), strict=True) if not ok]
+        raise DataError(f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} items).")

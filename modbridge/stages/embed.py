@@ -1,40 +1,39 @@
 """Stage embed: every item and every text of a source through the encoder, once.
 
-Vectors are written in shards as they come, so a killed run goes on after its last shard. Equal texts are embedded once.
+Items are read ahead of the encoder (`read_ahead.py`), and vectors written in shards as they come (`store/shards.py`),
+so that a killed run goes on after its last shard. Equal texts are embedded once.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset
 
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import SourceConfig
-from modbridge.errors import ArtefactError, ConfigError, DataError, ModbridgeError, PluginError, Problem
-from modbridge.interfaces.encoder import Encoder
+from modbridge.errors import ArtefactError, ConfigError, DataError, ModbridgeError, PluginError, Problem, SetupError
+from modbridge.interfaces.encoder import Encoder, require_finite
 from modbridge.interfaces.fitting import Progress
 from modbridge.interfaces.source import Source, text_key
 from modbridge.spaces import Embeddings
 from modbridge.stages.fit_encoder import encoder, encoder_key, plan_of
-from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
+from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead
+from modbridge.store import shards
 from modbridge.store.keys import stable_hash
 
-INDEX = "index.json"
+FORMAT = 2  # of a store; another one is made anew
 ENOUGH = 4  # so many different items with one vector are no accident
 
 
 def embed_key(session: Session, cell: Cell, split: str, side: str) -> str:
     """What decides a source's vectors: the encoder, the content, and which side of it."""
-    return stable_hash([encoder_key(session, cell), session.fingerprint(source_config(cell, split, side)), side])
+    source = session.fingerprint(source_config(cell, split, side))
+    return stable_hash([FORMAT, encoder_key(session, cell), source, side])
 
 
 def source_config(cell: Cell, split: str, side: str) -> SourceConfig:
@@ -60,10 +59,9 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
         _embed_all(session, model, items, side, out, work)
 
     def load() -> Embeddings:
-        folder = session.cache.path("embed", key)
-        if session.cache.has("embed", key) and _readable_again(session, cell, split, side, folder):
-            shutil.rmtree(folder)
-        return _read(session, cell, session.stage("embed", key, f"{split} {side}", build), side)
+        if session.cache.has("embed", key) and _readable_again(session, cell, split, side, key):
+            session.cache.take_back("embed", key)
+        return _read(session, cell, _made(session, key, f"{split} {side}", build), side)
 
     return session.remember(f"embeddings {key}", load)
 
@@ -78,7 +76,7 @@ def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embedd
         message = f"{model.config.type!r} only looks up stored vectors, and other texts are to be embedded here"
         hint = "choose an encoder that computes vectors, or give a vocabulary with vectors of its own (precomputed)"
         raise ConfigError([Problem("encoder", message, where=cell.document.where("encoder"), hint=hint)])
-    key = stable_hash([encoder_key(session, cell), "texts", list(texts)])
+    key = stable_hash([FORMAT, encoder_key(session, cell), "texts", list(texts)])
 
     def build(out: Path, work: Path) -> None:
         distinct = {text: at for at, text in enumerate(dict.fromkeys(texts))}
@@ -86,25 +84,41 @@ def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embedd
         items = _Items([str(i) for i in range(len(texts))], rows, list(distinct), list(distinct))
         _embed_all(session, model, items, "text", out, work)
 
-    return _read(session, cell, session.stage("embed", key, f"{len(texts)} texts", build), "text")
+    return _read(session, cell, _made(session, key, f"{len(texts)} texts", build), "text")
 
 
 def left_out(session: Session, cell: Cell, split: str, side: str) -> list[str]:
     """The keys of the items that could not be read and were left out."""
     embeddings(session, cell, split, side)
     folder = session.cache.path("embed", embed_key(session, cell, split, side))
-    return sorted(json.loads((folder / INDEX).read_text(encoding="utf-8"))["skipped"])
+    return sorted(_unread(shards.read_index(folder)))
 
 
-def _readable_again(session: Session, cell: Cell, split: str, side: str, folder: Path) -> bool:
+def _made(session: Session, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
+    """The store of an embedding. What is broken of one that is there is made again, and nothing else."""
+    if session.cache.has("embed", key):
+        bad = shards.broken(session.cache.path("embed", key))
+        if bad:
+            session.talk.say(f"embed: {label}: {', '.join(bad)} cut short or altered; making that again")
+            session.cache.take_back("embed", key, lambda folder, work: shards.reopen(folder, work, bad))
+    return session.stage("embed", key, label, build)
+
+
+def _unread(index: Mapping[str, Any]) -> dict[str, str]:
+    """The items of a store that could not be read, and why."""
+    return {key: reason for note in index["shards"].values() for key, reason in note["unread"].items()}
+
+
+def _readable_again(session: Session, cell: Cell, split: str, side: str, key: str) -> bool:
     """Whether an item that was left out can be read by now."""
-    skipped = json.loads((folder / INDEX).read_text(encoding="utf-8"))["skipped"]
-    if not skipped or side == "text":
+    folder = session.cache.path("embed", key)
+    skipped = [] if side == "text" or shards.broken(folder) else list(_unread(shards.read_index(folder)))
+    if not skipped:
         return False
     source = session.source(source_config(cell, split, side))
-    items = _Prepared(encoder(session, cell), _Media(source), side, 0, len(source))
-    rows = {key: row for row, key in enumerate(source.keys())}
-    return any(not isinstance(items[rows[key]][1], _Unreadable) for key in skipped)
+    rows = {item: row for row, item in enumerate(source.keys())}
+    one = Reader(encoder(session, cell), _Media(source), side, [[rows[item]] for item in skipped])
+    return any(one[number].rows for number in range(len(skipped)))
 
 
 @dataclass(frozen=True)
@@ -158,105 +172,105 @@ def _media(source: Source[Any]) -> _Items:
     return _Items(keys, list(range(len(keys))), _Media(source), keys)
 
 
-@dataclass(frozen=True)
-class _Unreadable:
-    message: str
-
-
-class _Prepared(Dataset[tuple[int, Any]]):
-    """Items made ready by the encoder, possibly in worker processes; one that cannot be read becomes a note."""
-
-    def __init__(self, encoder: Encoder[Any], items: Sequence[Any], side: str, start: int, stop: int) -> None:
-        self.encoder, self.items, self.side, self.start, self.stop = encoder, items, side, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, offset: int) -> tuple[int, Any]:
-        row = self.start + offset
-        try:
-            return row, self.encoder.prepare(self.items[row], self.side)
-        except DataError as error:
-            return row, _Unreadable(str(error))
-
-
-def _as_list(batch: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    return batch
-
-
-def _batches(model: Encoder[Any], items: _Items, side: str, start: int, stop: int) -> Iterator[list[tuple[int, Any]]]:
-    if _stored(model, side):
-        yield [(row, None) for row in range(start, stop)]
-        return
-    workers = getattr(model.config, "workers", 0) if side != "text" else 0
-    data = _Prepared(model, items.distinct, side, start, stop)
-    size = getattr(model.config, "batch_size", 64)
-    yield from DataLoader(data, batch_size=size, num_workers=workers, collate_fn=_as_list)
-
-
 def _embed_all(session: Session, model: Encoder[Any], items: _Items, side: str, out: Path, work: Path) -> None:
-    total = len(items.distinct)
-    skipped: dict[str, str] = {}
-    shards: list[str] = []
-    with session.talk.progress(f"embed {side}", total) as progress:
-        for start in range(0, total, session.shard_rows):
-            stop = min(start + session.shard_rows, total)
-            name = f"shard-{start // session.shard_rows:05d}.safetensors"
-            shards.append(name)
-            shard, notes = work / name, work / f"{name}.json"
-            if not (shard.is_file() and notes.is_file() and _whole(shard)):
-                with session.guard(model.config, "encoder", f"it embedded {side} items"):
-                    values, rows, unread = _embed_some(session, model, items, side, range(start, stop), progress)
-                # The notes come first: a shard that is there is a shard that is finished.
-                notes.write_text(json.dumps(unread), encoding="utf-8")
-                part = work / f".{name}.part"
-                save_file({"values": values, "rows": torch.tensor(rows, dtype=torch.int64)}, part)
-                part.replace(shard)
-            else:
-                progress.advance(stop - start)
-            skipped |= json.loads(notes.read_text(encoding="utf-8"))
+    """Shard by shard, those that are there already left as they are. Where a batch is too much for the device, batches
+    are halved from there on."""
+    total, rows = len(items.distinct), session.shard_rows
+    spans = {shards.shard_name(at // rows): range(at, min(at + rows, total)) for at in range(0, total, rows)}
+    notes = {name: note for name in spans if (note := shards.whole(work, name)) is not None}
+    size = int(getattr(model.config, "batch_size", 64))
+    while True:
+        left = {name: span for name, span in spans.items() if name not in notes}
+        done = total - sum(map(len, left.values()))
+        try:
+            with (
+                session.talk.progress(f"embed {side}", total, done) as progress,
+                session.guard(model.config, "encoder", f"it embedded {side} items"),
+            ):
+                for name, values, present, unread in _vectors(session, model, items, side, left, size, progress):
+                    notes[name] = shards.write_shard(work, name, values, present, unread)
+            break
+        except _TooLarge as error:
+            if size == 1:
+                raise SetupError(
+                    f"the device has no memory for one {side} item ({error}). Use a lower `precision`, a smaller "
+                    f"encoder, or another device."
+                ) from error
+            size = size // 2
+            session.talk.say(f"embed {side}: out of memory on the device; going on with batches of {size}")
+    skipped = {key: reason for note in notes.values() for key, reason in note.unread.items()}
     if len(skipped) == total:
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
-    _check_variety(model, side, [work / name for name in shards])
-    for name in shards:
-        (work / name).replace(out / name)
-    index = {"keys": items.keys, "rows": items.rows, "shards": shards, "skipped": skipped}
-    (out / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    write_manifest(out, {"kind": "embeddings", "type": side, "port": model.port(side).to_json()})
+    _check_variety(model, side, [work / name for name in spans])
+    about = {"type": side, "port": model.port(side).to_json()}
+    shards.close(work, out, {name: notes[name] for name in spans}, {"keys": items.keys, "rows": items.rows}, about)
 
 
-def _embed_some(
-    session: Session, model: Encoder[Any], items: _Items, side: str, span: range, progress: Progress
-) -> tuple[torch.Tensor, list[int], dict[str, str]]:
-    values: list[torch.Tensor] = []
-    rows: list[int] = []
-    skipped: dict[str, str] = {}
-    for batch in _batches(model, items, side, span.start, span.stop):
-        good = []
-        for row, prepared in batch:
-            if not isinstance(prepared, _Unreadable):
-                good.append((row, prepared))
-            elif session.on_error == "skip":
-                skipped[items.names[row]] = prepared.message
-            else:
-                raise DataError(
-                    f"item {items.names[row]!r} cannot be read: {prepared.message} "
-                    f"Mend or remove it, or leave such items out with --on-error skip."
-                )
-        if good:
-            names = [items.names[row] for row, _ in good]
-            values.append(model.embed_prepared([prepared for _, prepared in good], side, names).values.cpu())
-            rows += [row for row, _ in good]
-        progress.advance(len(batch))
-    found = torch.cat(values) if values else torch.zeros((0, model.port(side).space.dim or 0))
-    return found, rows, skipped
+class _TooLarge(ModbridgeError):
+    """A batch that was too much for the device's memory."""
 
 
-def _check_variety(model: Encoder[Any], side: str, shards: Sequence[Path]) -> None:
+Shard = tuple[str, torch.Tensor, list[int], dict[str, str]]
+
+
+def _vectors(
+    session: Session,
+    model: Encoder[Any],
+    items: _Items,
+    side: str,
+    spans: Mapping[str, range],
+    size: int,
+    progress: Progress,
+) -> Iterator[Shard]:
+    """Each shard's name, its vectors on the CPU, the rows that they belong to, and its items that could not be read.
+    One reader serves all shards, so that it is ahead of the encoder from one shard to the next."""
+    plan = {name: bucketed(items.distinct, span, size, len if side == "text" else None) for name, span in spans.items()}
+    batches = [rows for of in plan.values() for rows in of]
+    if _stored(model, side):
+        read: Iterator[Batch] = (Batch(rows, None) for rows in batches)
+    else:
+        reader = Reader(model, items.distinct, side, batches)
+        pin = model.device.type == "cuda"
+        read = read_ahead(reader, getattr(model.config, "workers", 0), pin=pin)
+    for name, of in plan.items():
+        values: list[torch.Tensor] = []
+        present: list[int] = []
+        unread: dict[str, str] = {}
+        for _, batch in zip(of, read, strict=False):
+            for row, message in batch.unread.items():
+                if session.on_error != "skip":
+                    raise DataError(
+                        f"item {items.names[row]!r} cannot be read: {message} "
+                        f"Mend or remove it, or leave such items out with --on-error skip."
+                    )
+                unread[items.names[row]] = message
+            if batch.rows:
+                values.append(_embedded(model, batch, side, [items.names[row] for row in batch.rows]))
+                present += batch.rows
+            progress.advance(len(batch.rows) + len(batch.unread))
+        # One copy and one look at the numbers a shard: the device is not waited for after every batch.
+        found = torch.cat(values).cpu() if values else torch.zeros((0, model.port(side).space.dim or 0))
+        require_finite(found, [items.names[row] for row in present])
+        yield name, found, present, unread
+
+
+def _embedded(model: Encoder[Any], batch: Batch, side: str, names: list[str]) -> torch.Tensor:
+    stored = model.lookup(names, side)
+    if stored is not None:
+        return model.labelled(stored, side, len(names))
+    try:
+        return model.embed_batch(batch.inputs, side, len(names))
+    except torch.OutOfMemoryError as error:
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise _TooLarge(str(error).split(". ")[0]) from error
+
+
+def _check_variety(model: Encoder[Any], side: str, files: Sequence[Path]) -> None:
     """Raise PluginError if many different items all have one vector: weights or tokenizer are broken."""
     first, count = None, 0
-    for shard in shards:
-        values = read_tensors(shard)["values"]
+    for file in files:
+        values, _ = shards.read_shards(file.parent, [file.name])
         if first is None and len(values):
             first = values[:1]
         if first is not None and not torch.allclose(values, first.expand_as(values), atol=1e-6):
@@ -269,28 +283,18 @@ def _check_variety(model: Encoder[Any], side: str, shards: Sequence[Path]) -> No
         )
 
 
-def _whole(path: Path) -> bool:
-    try:
-        read_tensors(path)
-    except ArtefactError:
-        return False
-    return True
-
-
 def _read(session: Session, cell: Cell, folder: Path, side: str) -> Embeddings:
-    read_manifest(folder)
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    if index["skipped"]:
-        count, (name, reason) = len(index["skipped"]), next(iter(index["skipped"].items()))
+    index = shards.read_index(folder)
+    skipped = _unread(index)
+    if skipped:
+        count, (name, reason) = len(skipped), next(iter(skipped.items()))
         if session.on_error != "skip":
             raise DataError(
                 f"{count} items could not be read when these vectors were made, the first {name!r}: {reason} "
                 f"Mend them, or go on without them with --on-error skip."
             )
         session.talk.say(f"embed: {count} unreadable {side} items left out, the first {name!r}: {reason}")
-    shards = [read_tensors(folder / name) for name in index["shards"]]
-    distinct = torch.cat([shard["values"] for shard in shards])
-    present = torch.cat([shard["rows"] for shard in shards])
+    distinct, present = shards.read_shards(folder, list(index["shards"]))
     plan = plan_of(session, cell)
     port = plan.text if side == "text" else plan.source
     place = torch.full((int(max(index["rows"])) + 1,), -1, dtype=torch.int64)

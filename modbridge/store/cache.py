@@ -48,7 +48,7 @@ class Cache:
             raise SetupError(
                 f"the cache {self.root} cannot be written ({error}); give another with --cache."
             ) from error
-        lock = FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+        lock = self._lock(stage, key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -68,3 +68,16 @@ class Cache:
         finally:
             lock.release()
         return done
+
+    def take_back(self, stage: str, key: str, keep: Callable[[Path, Path], None] = lambda folder, work: None) -> None:
+        """Undo a result, so that it is made again; `keep(folder, work)` moves what is still good into `work`, where
+        making it goes on."""
+        folder, work = self.path(stage, key), self.root / "work" / f"{stage}-{key}"
+        with self._lock(stage, key):
+            if folder.exists():
+                work.mkdir(parents=True, exist_ok=True)
+                keep(folder, work)
+                shutil.rmtree(folder)
+
+    def _lock(self, stage: str, key: str) -> FileLock:
+        return FileLock(self.root / "locks" / f"{stage}-{key}.lock")

@@ -1,0 +1,160 @@
+"""Embedding: read ahead, batched by length, in shards of which only what is broken is made again, on any device's
+memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modbridge.assembly.experiment import load_experiment
+from modbridge.assembly.session import Session
+from modbridge.errors import SetupError
+from modbridge.plugins.manager import Plugins
+from modbridge.spaces import Embeddings
+from modbridge.stages.embed import embeddings
+from modbridge.store.cache import Cache
+from modbridge.talk import Talk
+
+from .conftest import TOY
+
+
+class Said(Talk):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+class Embedding:
+    """Embeds the tiny world's training split, and counts what the encoder was given."""
+
+    def __init__(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.config, self.sizes, self.texts = config, [], []  # type: ignore[var-annotated]
+        self.plugins = Plugins.discover([TOY], environ={})
+        self.limit: int | None = None
+        self.kill_at: int | None = None
+        module: Any = sys.modules[f"modbridge_file_{TOY.stem}"]
+        embed, prepare = module.Colours.embed, module.Colours.prepare
+
+        def counted(encoder: Any, batch: torch.Tensor, modality: str) -> torch.Tensor:
+            self.sizes.append(len(batch))
+            if len(self.sizes) == self.kill_at:
+                raise KeyboardInterrupt
+            if self.limit is not None and len(batch) > self.limit:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            return embed(encoder, batch, modality)  # type: ignore[no-any-return]
+
+        def noted(encoder: Any, item: Any, modality: str) -> torch.Tensor:
+            self.texts += [item] if modality == "text" else []
+            return prepare(encoder, item, modality)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(module.Colours, "embed", counted)
+        monkeypatch.setattr(module.Colours, "prepare", noted)
+
+    def __call__(self, cache: Path, side: str = "image", *, rows: int = 10, **encoder: Any) -> Embeddings:
+        self.sizes, self.texts, self.talk = [], [], Said()
+        block = {"type": "toy_colours", **encoder}
+        sets = [f"encoder={json.dumps(block)}"]
+        (cell,) = load_experiment(str(self.config), self.plugins.registry, sets=sets).cells
+        self.session = Session(self.plugins, Cache(cache), self.talk, device="cpu", shard_rows=rows)
+        return embeddings(self.session, cell, "train", side)
+
+
+@pytest.fixture
+def embed(world: Path, monkeypatch: pytest.MonkeyPatch) -> Embedding:
+    return Embedding(world, monkeypatch)
+
+
+def store(cache: Path, side: str = "image") -> Path:
+    (found,) = [
+        path.parent
+        for path in (cache / "embed").glob("*/modbridge.json")
+        if json.loads(path.read_text("utf-8"))["type"] == side
+    ]
+    return found
+
+
+def test_batches_shards_and_workers_change_nothing(embed: Embedding, tmp_path: Path) -> None:
+    whole = embed(tmp_path / "a", rows=100, batch_size=100)
+    assert embed.sizes == [24]
+    parts = embed(tmp_path / "b", rows=10, batch_size=4)
+    assert embed.sizes == [4, 4, 2, 4, 4, 2, 4]
+    apart = embed(tmp_path / "c", rows=10, batch_size=4, workers=2)
+    assert embed.sizes == [4, 4, 2, 4, 4, 2, 4]
+    for other in (parts, apart):
+        assert other.keys == whole.keys
+        torch.testing.assert_close(other.values, whole.values, atol=1e-6, rtol=0)
+
+
+def test_the_longest_texts_come_first_and_each_once(embed: Embedding, tmp_path: Path) -> None:
+    found = embed(tmp_path / "a", "text", rows=100, batch_size=2)
+    lengths = [len(text) for text in embed.texts]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(embed.texts) == len(set(embed.texts)) == 6  # of 48 captions
+    assert found.keys[:3] == ("000#0", "000#1", "001#0")
+    said = dict(zip(found.keys, found.values, strict=True))
+    torch.testing.assert_close(said["000#0"], said["003#0"])
+    assert not torch.allclose(said["000#0"], said["001#0"])
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
+def test_of_a_damaged_store_only_the_broken_shard_is_made_again(
+    embed: Embedding, tmp_path: Path, damage: bytes | None
+) -> None:
+    before = embed(tmp_path / "cache")
+    folder = store(tmp_path / "cache")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    middle = folder / "shard-00001.safetensors"
+    if damage is None:
+        middle.unlink()
+    else:
+        middle.write_bytes(damage)
+    after = embed(tmp_path / "cache")
+    assert sum(embed.sizes) == 10
+    assert any("shard-00001" in line and "making that again" in line for line in embed.talk.lines)
+    assert torch.equal(before.values, after.values)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    embed(tmp_path / "cache")
+    assert embed.sizes == []
+
+
+def test_a_store_without_its_index_is_made_again(embed: Embedding, tmp_path: Path) -> None:
+    before = embed(tmp_path / "cache")
+    (store(tmp_path / "cache") / "index.json").write_text("{")
+    assert torch.equal(embed(tmp_path / "cache").values, before.values)
+    assert sum(embed.sizes) == 24
+
+
+def test_a_batch_too_large_for_the_device_is_halved(embed: Embedding, tmp_path: Path) -> None:
+    whole = embed(tmp_path / "a", batch_size=8)
+    embed.limit = 3
+    found = embed(tmp_path / "b", batch_size=8)
+    assert embed.sizes[:3] == [8, 4, 2]
+    assert max(embed.sizes[2:]) == 2
+    assert embed.talk.lines[:2] == [
+        f"embed image: out of memory on the device; going on with batches of {size}" for size in (4, 2)
+    ]
+    torch.testing.assert_close(found.values, whole.values, atol=1e-6, rtol=0)
+    embed.limit = 0
+    with pytest.raises(SetupError, match="no memory for one image item"):
+        embed(tmp_path / "c", batch_size=8)
+
+
+def test_what_was_embedded_before_a_kill_is_kept(embed: Embedding, tmp_path: Path) -> None:
+    embed.kill_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        embed(tmp_path / "cache", batch_size=4)
+    assert embed.sizes == [4, 4, 2, 4, 4]
+    embed.kill_at = None
+    whole = embed(tmp_path / "cache", batch_size=4)
+    assert sum(embed.sizes) == 14  # the first shard was there
+    assert torch.equal(whole.values, embed(tmp_path / "other", batch_size=4).values)
