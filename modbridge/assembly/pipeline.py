@@ -15,6 +15,7 @@ from modbridge.assembly.build import build_component
 from modbridge.assembly.plan import make_plan
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
+from modbridge.config.stored import upgraded_pipeline
 from modbridge.config.weights import without_weights
 from modbridge.errors import ArtefactError, ConfigError, DataError, Problem, SetupError
 from modbridge.hub import no_network
@@ -136,7 +137,8 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
             f"which writes it anew."
         ) from error
     problems: list[Problem] = []
-    config = check_pipeline(without_weights(tree), plugins.registry, problems)
+    stored = upgraded_pipeline(without_weights(tree), PipelineConfig, plugins.registry)
+    config = check_pipeline(stored, plugins.registry, problems)
     if config is None:
         raise ConfigError(problems)
     if config.decoder is None:

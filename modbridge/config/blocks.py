@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from modbridge.config.component import ComponentConfig, lists_parts
 from modbridge.config.kinds import FittedConfig
+from modbridge.config.stored import upgraded_block
 from modbridge.config.weights import CHAINED, chained, disagreements, kept_config, laid_over
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry
@@ -61,6 +62,7 @@ def check_block(
         kept = kept_config(kind, block, path, problems)
         if kept is None:
             return None
+        kept = upgraded_block(kind, kept, registry)
         block = laid_over(kept, block, _training_fields(cls, kept, registry))
     model = _check_values(cls, block, registry, path, problems)
     if kept is not None and model is not None:

@@ -49,6 +49,12 @@ class ComponentConfig(BaseModel):
     type: str
 
     @classmethod
+    def from_stored(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Fields that an earlier version may have written into an artefact or a run, in today's words; those of nested
+        parts are theirs. A config that a person writes does not pass here. Override it when a field is renamed."""
+        return fields
+
+    @classmethod
     def part_fields(cls) -> Iterator[tuple[str, str]]:
         """(field, kind) of every field that holds nested components."""
         for name, field in cls.model_fields.items():

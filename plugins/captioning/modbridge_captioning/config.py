@@ -115,6 +115,12 @@ class PrefixLmConfig(DecoderConfig):
                 return {**data, "prefix_length": 1}
         return data
 
+    @classmethod
+    def from_stored(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Before 0.1.0 `end_of_sentence` was yes or no."""
+        ends = fields.get("end_of_sentence")
+        return fields | {"end_of_sentence": "taught" if ends else "stop"} if isinstance(ends, bool) else fields
+
     @model_validator(mode="after")
     def _fits_together(self) -> PrefixLmConfig:
         fresh = isinstance(self.lm, FreshLm)
