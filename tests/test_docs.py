@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
-from collections.abc import Iterator
+import sys
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -31,16 +29,19 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
-@lru_cache(maxsize=1)
-def extension() -> ModuleType:
-    """docs/_ext/modbridge_reference.py."""
-    path = DOCS / "_ext" / "modbridge_reference.py"
-    spec = importlib.util.spec_from_file_location("modbridge_reference", path)
+@lru_cache
+def extension(name: str = "modbridge_reference") -> ModuleType:
+    """A module of docs/_ext."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+commands = extension("pages").commands
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +56,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+    """The blocks of a page, but for files whose use test_docs_run.py checks."""
+    found = extension("pages").blocks(page)
+    return [block.text for block in found if block.language == language and block.marked("file") is None]
 
 
 def of(page: Path) -> str:
@@ -68,7 +71,7 @@ def of(page: Path) -> str:
 def test_every_verb_has_a_heading_and_its_options(reference: dict[str, str]) -> None:
     headings = HEADING.findall(reference["cli.md"])
     assert [f"modbridge {verb}" for verb in sorted(VERBS)] == [h for h in headings if h.startswith("modbridge ")]
-    sections = dict(re.findall(r"^## modbridge (\w+)\n(.*?)(?=^## )", reference["cli.md"], re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## modbridge ([\w-]+)\n(.*?)(?=^## )", reference["cli.md"], re.MULTILINE | re.DOTALL))
     for verb, section in sections.items():
         context = click.Context(cli, info_name="modbridge", obj=State())
         command = cli.get_command(context, verb)
@@ -108,6 +111,28 @@ def test_the_pipeline_s_fields_are_all_described(reference: dict[str, str]) -> N
     assert [row[0] for row in rows if not row[-1].strip(" |")] == []
 
 
+def test_every_public_class_and_function_has_a_heading(reference: dict[str, str]) -> None:
+    headings = set(HEADING.findall(reference["python.md"]))
+    described = {heading.strip("`").rpartition(".")[2] for heading in headings}
+    compatibility = (DOCS / "explanation" / "compatibility.md").read_text("utf-8")
+    for module in extension().PUBLIC:
+        assert f"Module `{module}`" in headings
+        assert f"`{module}`" in compatibility
+        assert set(extension().public_names(module)) <= described
+    methods = reference["python.md"].partition("### `modbridge.interfaces.Bridge`")[2].partition("\n### ")[0]
+    for method in ("fit(", "cross_vectors(", "augment_vectors(", "cross("):
+        assert f"`{method}" in methods
+    for text in ("frame: Frame = 'raw'", "Raise PortError, naming both sides"):
+        assert text in reference["python.md"]
+
+
+def test_every_method_has_its_row() -> None:
+    page = (DOCS / "explanation" / "methods.md").read_text("utf-8")
+    rows = {name for line in page.splitlines() if line.startswith("| ") for name in re.findall(r"`(\w+)`", line)}
+    ours = {s.name for s in extension().own_components(plugins()) if s.kind in ("prior", "bridge", "decoder")}
+    assert ours - rows <= {"named_colours"}
+
+
 def test_a_second_build_writes_nothing(tmp_path: Path) -> None:
     first = {path: path.stat().st_mtime_ns for path in extension().write_reference(tmp_path)}
     assert {path: path.stat().st_mtime_ns for path in extension().write_reference(tmp_path)} == first
@@ -126,26 +151,6 @@ def test_a_missing_plugin_stops_the_build() -> None:
 
 
 # --- commands
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The modbridge commands of a shell block, from the verb on."""
-    for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&>")
-        lexer.whitespace_split = True
-        lexer.commenters = "#"
-        words: list[str] = []
-        for before, token in pairwise([";", *lexer, ";"]):
-            if not set(token) <= set("|;&>"):
-                words += [] if before == ">" else [token]
-                continue
-            if token == ">":
-                continue
-            while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] in ("uv", "run")):
-                words.pop(0)
-            if words and words[0] == "modbridge":
-                yield words[1:]
-            words = []
 
 
 def parse(arguments: list[str]) -> None:

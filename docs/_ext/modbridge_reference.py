@@ -1,4 +1,4 @@
-"""Writes the reference from the code: config fields, components, verbs, hooks.
+"""Writes the reference from the code: config fields, components, verbs, hooks, public classes.
 
 A Sphinx extension: the pages are made anew in docs/reference/generated before a build reads any source. Only this
 repository's own plugins are described, whatever else is installed: those of the workspace as they are loaded, those
@@ -14,12 +14,15 @@ import importlib.util
 import inspect
 import re
 import sys
+import textwrap
 import tomllib
+from abc import ABC
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import click
+from pydantic import BaseModel
 
 from modbridge.cli import VERBS, cli
 from modbridge.cli.state import State, shared_options
@@ -35,6 +38,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SHARED = {name for option in shared_options() for name in option.opts}
+# What authors may build on; docs/explanation/compatibility.md says what that promises.
+PUBLIC = (
+    "modbridge",
+    "modbridge.plugins",
+    "modbridge.config.component",
+    "modbridge.config.kinds",
+    "modbridge.interfaces",
+    "modbridge.spaces",
+    "modbridge.noise",
+    "modbridge.training",
+    "modbridge.media",
+    "modbridge.errors",
+    "modbridge.testing",
+)
 COLUMNS = ("field", "type", "default", "changes", "meaning")
 
 # Fields are told apart by what they change; in a table one word is enough.
@@ -103,6 +120,7 @@ def write_reference(folder: Path, plugins: Plugins | None = None) -> list[Path]:
         "components.md": components_page(plugins),
         "cli.md": cli_page(),
         "hooks.md": hooks_page(),
+        "python.md": python_page(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
@@ -252,6 +270,83 @@ def hooks_page() -> str:
 
 def _hooks() -> Iterator[tuple[str, Any]]:
     return ((name, hook) for name, hook in vars(Hooks).items() if name.startswith("modbridge_"))
+
+
+def public_names(module: str) -> list[str]:
+    """The public names of a module: its `__all__`, or what is defined in it."""
+    found = importlib.import_module(module)
+    if hasattr(found, "__all__"):
+        return [name for name in found.__all__ if name != "__version__"]
+    return [
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module and callable(value)
+    ]
+
+
+def python_page() -> str:
+    """Every public class and function, by module; one that several modules give is described under the first."""
+    parts, homes = [], dict[int, str]()
+    for module in PUBLIC:
+        found = importlib.import_module(module)
+        parts.append(f"## Module `{module}`\n\n{inspect.cleandoc(found.__doc__ or '')}\n")
+        elsewhere = []
+        for name in public_names(module):
+            value = getattr(found, name)
+            home = homes.setdefault(id(value), module)
+            if home == module:
+                parts.append(_described(module, name, value))
+            else:
+                elsewhere.append(f"`{name}` (of `{home}`)")
+        if elsewhere:
+            parts.append(f"Also here: {', '.join(elsewhere)}.\n")
+    return "\n".join(parts)
+
+
+def _described(module: str, name: str, value: Any) -> str:
+    """A class with its own public methods, a function, or a constant."""
+    title = f"### `{module}.{name}`\n"
+    if inspect.isclass(value):
+        told = inspect.cleandoc(value.__doc__ or "")
+        fields = "" if issubclass(value, BaseModel) else _signature(value)
+        parents = ", ".join(base.__name__ for base in value.__bases__ if base not in (object, ABC, Generic))
+        head = f"```text\nclass {name}{fields}\n```\n" if fields else ""
+        lines = [title, head, f"A `{parents}`.\n" if parents else "", told + "\n"]
+        methods = list(_methods(value))
+        lines += [f"`{method}`\n: {text}\n" for method, text in methods if text]
+        bare = [f"`{method}`" for method, text in methods if not text]
+        lines += [f"Also {', '.join(bare)}.\n"] if bare else []
+        return "\n".join(line for line in lines if line)
+    if not type(value).__module__.startswith(("builtins", "modbridge")) and callable(value):
+        return (
+            f"{title}\nMarks a function as the implementation of the [hook](hooks.md) that has its name (by pluggy).\n"
+        )
+    if callable(value):
+        return f"{title}\n```text\n{name}{_signature(value)}\n```\n\n{inspect.cleandoc(value.__doc__ or '')}\n"
+    return f"{title}\n`{value!r}`\n"
+
+
+def _methods(value: type[Any]) -> Iterator[tuple[str, str]]:
+    """The public methods and properties that a class defines itself, with their docstrings."""
+    for name, member in vars(value).items():
+        plain = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if name.startswith("_") or not (inspect.isfunction(plain) or isinstance(plain, property)):
+            continue
+        bound = getattr(value, name)
+        text = textwrap.indent(inspect.getdoc(bound) or "", "  ").strip()
+        yield (name if isinstance(plain, property) else f"{name}{_signature(bound)}"), text
+
+
+def _signature(value: Any) -> str:
+    """What it takes and gives, without `self` and without the modules of types."""
+    try:
+        told = str(inspect.signature(value))
+    except ValueError:
+        return ""
+    told = re.sub(r"\(self(, )?", "(", told)
+    told = re.sub(r"(: |-> )'([^']*)'", r"\1\2", told)
+    told = re.sub(r"<factory>", "...", told)
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", told)
 
 
 def _before_build(app: Sphinx) -> None:

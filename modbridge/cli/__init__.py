@@ -28,6 +28,7 @@ VERBS = {
     "doctor": "Say what the environment lacks.",
     "gap": "Measure the modality gap, before and after bridges.",
     "import-weights": "Take up the weights that a method's authors published.",
+    "info": "Say what is installed and what it runs on, for issue reports.",
     "init": "Write a config to start from.",
     "new-plugin": "Write a package to begin a plugin with.",
     "plugins": "List the plugins that were found.",
