@@ -267,7 +267,7 @@ def test_every_verb_works_beside_a_broken_plugin(
     [
         ("nowhere", "AttributeError"),
         ("unhoused", "there is no module 'nowhere'"),
-        ("stranger", "expected a subclass of modbridge.config.kinds.BridgeConfig"),
+        ("stranger", "expected a subclass of modbridge.config.component.ComponentConfig"),
     ],
 )
 def test_classes_that_are_not_there(

@@ -85,7 +85,7 @@ class ComponentSpec:
     example_from: str = ""
 
     def load_config(self) -> type[Any]:
-        return self._load(self.config, "modbridge.config.kinds", f"{self.kind.title()}Config")
+        return self._load(self.config, "modbridge.config.component", "ComponentConfig")
 
     def load_impl(self) -> type[Any]:
         return self._load(self.impl, f"modbridge.interfaces.{self.kind}", self.kind.title())
