@@ -63,5 +63,5 @@ def vocabulary(at: Path) -> dict[str, Any]:
 def _vectors(at: Path) -> str:
     keys = [str(row) for row in range(COUNT)]
     sides = {side: Draw.of(keys, 0).named(side).normal(DIM).numpy() for side in ("image", "text")}
-    np.savez(at / "vectors.npz", **sides, owner=np.array(keys))
+    np.savez(at / "vectors.npz", image=sides["image"], text=sides["text"], owner=np.array(keys))
     return str(at / "vectors.npz")

@@ -28,8 +28,8 @@ def conformance(
     encoders on. `references`: at least four, all different, to try metrics on that need facts of their own. `plugins`:
     those to look among; by default all that are installed.
 
-    Raises PluginError for a plugin that is not there or is broken, ConfigError for an unknown expected failure,
-    SetupError without pytest.
+    Raises ConfigError for a plugin that is not there and for an unknown expected failure, PluginError for a broken
+    plugin, SetupError without pytest.
     """
     try:
         import pytest

@@ -12,7 +12,8 @@ from modbridge.interfaces.source import Source
 from modbridge.testing.conformance.compare import content_hash, tensor_difference
 from modbridge.testing.conformance.fits import Watched
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
-from modbridge.testing.conformance.subject import FITTED_KINDS, Subject, all_parts, all_tensors, other_randomness
+from modbridge.testing.conformance.state import all_parts, all_tensors, other_randomness
+from modbridge.testing.conformance.subject import FITTED_KINDS, Subject
 from modbridge.testing.fitting import Interrupted
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def main(plugin: str, file: str | None, given: dict[str, dict[str, Any]]) -> dic
     steps = Steps()
     specs = steps.take("import", lambda: announced(plugin, file)) or []
     for spec in specs:
-        steps.take(f"{spec.kind}:{spec.name} config", spec.load_config)
+        # By itself, since a component's own loading keeps whatever is printed off stdout.
+        steps.take(f"{spec.kind}:{spec.name} config", partial(import_module, spec.config.partition(":")[0]))
     # Examples may name components of other plugins.
     registry = Plugins.discover([file] if file else []).registry
     from modbridge.config.blocks import validate_block

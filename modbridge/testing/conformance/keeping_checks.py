@@ -9,7 +9,8 @@ from typing import Any
 from modbridge.store.artefact import load_component, save_component
 from modbridge.testing.conformance.compare import difference, tensor_difference
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
-from modbridge.testing.conformance.subject import FITTED_KINDS, Subject, all_tensors
+from modbridge.testing.conformance.state import all_tensors
+from modbridge.testing.conformance.subject import FITTED_KINDS, Subject
 from modbridge.testing.conformance.views import views
 
 READABLE = (".json", ".safetensors", ".md", ".txt")  # .txt: the merges and words of tokenizers

@@ -13,7 +13,8 @@ from modbridge.interfaces.metric import Reference, Score
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.compare import content_hash
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
-from modbridge.testing.conformance.subject import Subject, other_randomness
+from modbridge.testing.conformance.state import other_randomness
+from modbridge.testing.conformance.subject import Subject
 
 COUNT = 8
 CLOSE = 1e-6

@@ -27,7 +27,9 @@ from modbridge.testing.conformance import (
     vocabulary_checks,
 )
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun, Outcome
-from modbridge.testing.conformance.subject import Subject, Trial
+from modbridge.testing.conformance.state import one_thread
+from modbridge.testing.conformance.subject import Subject
+from modbridge.testing.conformance.trial import Trial
 
 CHECKS: tuple[Check, ...] = (
     *plugin_checks.CHECKS,
@@ -77,7 +79,8 @@ class Case:
     def _run(self) -> Outcome:
         about = self.subject.id, self.check.name
         try:
-            self.check.run(self.subject)
+            with one_thread():
+                self.check.run(self.subject)
         except Failed as failure:
             return Outcome(*about, "failed", failure.found, failure.expected, failure.remedy)
         except NotRun as reason:
@@ -108,7 +111,7 @@ def find_trial(
 ) -> Trial:
     """The trial of a plugin: the name of its entry point, the name of its distribution, or the path of a single file.
 
-    Raises PluginError if there is none of that name, or if it is broken or switched off.
+    Raises ConfigError if there is none of that name, PluginError if it is broken or switched off.
     """
     is_file = plugin.endswith(".py")
     plugins = plugins or Plugins.discover([plugin] if is_file else [])
@@ -121,10 +124,10 @@ def find_trial(
         names = [info.name for info in plugins.infos]
         close = difflib.get_close_matches(plugin, names, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise PluginError(
-            f"no plugin is called {plugin!r}. {hint}Installed: {', '.join(names)}. Install yours "
-            f"(pip install -e .), or give the path of a .py file."
+        advice = (
+            f"{hint}installed: {', '.join(names)}; install yours (pip install -e .), or give the path of a .py file"
         )
+        raise ConfigError([Problem("", f"no plugin is called {plugin!r}", hint=advice)])
     if info.status != "loaded":
         raise PluginError(f"the plugin {info.name!r} is {info.status}: {info.error or 'see MODBRIDGE_DISABLE'}")
     file = info.distribution if info.version == "file" else None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,48 +13,18 @@ import torch
 from modbridge.assembly.build import build_component, build_metric
 from modbridge.config.blocks import validate_block
 from modbridge.errors import ModbridgeError, PortError
-from modbridge.interfaces.component import BuildContext, Component
+from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.fitting import Fitting
-from modbridge.interfaces.metric import Reference
-from modbridge.plugins.manager import Plugins
-from modbridge.plugins.registry import ComponentSpec, Registry
+from modbridge.plugins.registry import ComponentSpec
 from modbridge.spaces import Embeddings, Port, Space
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.fits import Watched
 from modbridge.testing.conformance.outcome import Failed, NotRun
+from modbridge.testing.conformance.trial import Trial
 
 DIM, TOKENS = 16, 4
 SPACE = Space(id="conformance", dim=DIM)
 FITTED_KINDS = ("encoder", "prior", "bridge", "decoder", "vocabulary")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What all checks of one plugin share. `plugin`: its name. `file`: of a single-file plugin. `items`: the user's own
-    toy items, by modality. `references`: what the user's metrics judge by."""
-
-    plugins: Plugins
-    plugin: str
-    file: str | None = None
-    items: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    references: Sequence[Reference] = ()
-    memory: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def registry(self) -> Registry:
-        return self.plugins.registry
-
-    @cached_property
-    def folder(self) -> Path:
-        """A folder that goes away with the trial."""
-        self.memory["folder"] = holder = tempfile.TemporaryDirectory(prefix="modbridge-conformance-")
-        return Path(holder.name)
-
-    def remember(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once."""
-        if name not in self.memory:
-            self.memory[name] = make()
-        return self.memory[name]
 
 
 class Subject:
@@ -255,42 +223,6 @@ class Subject:
         if isinstance(self._made, NotRun):
             raise self._made
         return self._made[1]
-
-
-def all_parts(component: Any) -> Iterator[tuple[str, Component[Any]]]:
-    """A component and everything nested in it, by dotted name; its own is ""."""
-    yield "", component
-    for name, part in component.context.parts.items():
-        for inner, found in all_parts(part):
-            yield f"{name}.{inner}".rstrip("."), found
-
-
-def all_tensors(component: Any) -> dict[str, torch.Tensor]:
-    """Everything that an artefact of the component would keep, nested parts included."""
-    return {
-        f"{part}.{name}".lstrip("."): value.detach().cpu().clone()
-        for part, inner in all_parts(component)
-        for name, value in inner.tensors().items()
-    }
-
-
-@contextmanager
-def other_randomness(seed: int) -> Iterator[None]:
-    """The global generators in another state, and afterwards as they were."""
-    import random
-
-    import numpy as np
-
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
 
 
 def _embedded(texts: Sequence[str], port: Port) -> Embeddings:

@@ -8,8 +8,10 @@ import torch
 from modbridge.errors import DataError, PluginError, PortError
 from modbridge.spaces import Embeddings, Space
 from modbridge.testing.conformance.compare import ROUNDING, Rows, content_hash, difference
+from modbridge.testing.conformance.keeping_checks import copied
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
-from modbridge.testing.conformance.subject import Subject, other_randomness
+from modbridge.testing.conformance.state import other_randomness
+from modbridge.testing.conformance.subject import Subject
 from modbridge.testing.conformance.views import views
 
 USED = ("encoder", "prior", "bridge", "decoder", "vocabulary")
@@ -85,8 +87,8 @@ def seeded(subject: Subject) -> None:
             raise Failed(
                 f"{view.name}: the same seed gave two results ({told})",
                 "that the seed decides, not the state of torch's, numpy's or Python's own generators",
-                "draw from `draw` (modbridge.noise), or from a generator seeded by the seed that is given; put networks "
-                "into eval()",
+                "draw from `draw` (modbridge.noise), or from a generator of the seed that is given; put networks into "
+                "eval()",
             )
 
 
@@ -137,12 +139,16 @@ def _refused(subject: Subject, what: str, use: object) -> None:
     )
 
 
-def gpu_agreement(subject: Subject) -> None:
-    if not torch.cuda.is_available():
-        raise NotRun("no GPU")
-    from modbridge.testing.conformance.keeping_checks import copied
+def gpu() -> str | None:
+    """The device that is compared with the CPU; None where there is none."""
+    return "cuda" if torch.cuda.is_available() else None
 
-    there = copied(subject, subject.component, device="cuda")
+
+def gpu_agreement(subject: Subject) -> None:
+    device = gpu()
+    if device is None:
+        raise NotRun("no GPU")
+    there = copied(subject, subject.component, device=device)
     for view in views(subject):
         rows = list(range(view.count))
         here, far = (view.rows_of(view.call(one, rows, 0)) for one in (subject.component, there))

@@ -35,9 +35,10 @@ def hf_clip(at: Path) -> dict[str, Any]:
     bytes_.pre_tokenizer = ByteLevel(add_prefix_space=False)
     ends = {token: tokens.index(token) for token in (start, end)}
     bytes_.post_processor = TemplateProcessing(single=f"{start} $A {end}", special_tokens=list(ends.items()))
-    PreTrainedTokenizerFast(
-        tokenizer_object=bytes_, bos_token=start, eos_token=end, pad_token=end, model_max_length=48
-    ).save_pretrained(at)
+    words: Any = PreTrainedTokenizerFast  # its constructor has no types
+    words(tokenizer_object=bytes_, bos_token=start, eos_token=end, pad_token=end, model_max_length=48).save_pretrained(
+        at
+    )
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(at)
     tower = {"hidden_size": _DIM, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ids = {"bos_token_id": ends[start], "eos_token_id": ends[end], "pad_token_id": ends[end]}
