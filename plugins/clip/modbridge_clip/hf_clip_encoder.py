@@ -62,10 +62,16 @@ class HfClipEncoder(Encoder[HfClipConfig]):
         return {name: value[0] for name, value in found.items()}
 
     def collate(self, items: Sequence[dict[str, torch.Tensor]], modality: str) -> dict[str, torch.Tensor]:
-        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        """Stacked. CLIP's texts are cut to the longest of the batch, since its causal tower reads the vector at the end
+        token; SigLIP's tower reads padding too, as in training."""
+        batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        if modality == "text" and self.kind == "clip":
+            longest = int(batch["attention_mask"].sum(dim=1).max())
+            batch = {name: value[:, :longest] for name, value in batch.items()}
+        return batch
 
     def embed(self, batch: dict[str, torch.Tensor], modality: str) -> torch.Tensor:
-        inputs = {name: value.to(self.device) for name, value in batch.items()}
+        inputs = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         with lower_precision(self.config.precision, self.device):
             features = self._model.get_image_features if modality == "image" else self._model.get_text_features
             found: Any = features(**inputs)

@@ -23,7 +23,7 @@ from modbridge.media import load_image
 from modbridge.pretrained import check_vocabulary, lower_precision
 from modbridge.training import derived_seed
 from modbridge.words import WordTokenizer
-from modbridge_clip.network import build_network, find_weights, load_weights, preprocess_config
+from modbridge_clip.network import build_network, encode_texts, find_weights, load_weights, preprocess_config
 from modbridge_clip.open_clip_config import CLIP_VOCABULARY, OpenClipConfig
 
 _MODEL_FILE, _WORDS_FILE = "open_clip_config.json", "vocabulary.json"
@@ -67,8 +67,8 @@ class OpenClipEncoder(Encoder[OpenClipConfig]):
     def embed(self, batch: torch.Tensor, modality: str) -> torch.Tensor:
         network: Any = self._built()
         with lower_precision(self.config.precision, self.device):
-            encode = network.encode_image if modality == "image" else network.encode_text
-            values: torch.Tensor = encode(batch.to(self.device))
+            x = batch.to(self.device, non_blocking=True)
+            values: torch.Tensor = network.encode_image(x) if modality == "image" else encode_texts(network, x)
         return torch.nn.functional.normalize(values.float(), dim=-1)
 
     def fit(self, source: Source[Any], fitting: Fitting) -> None:

@@ -422,3 +422,34 @@ def test_many_images_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) ->
     kept = fitted()
     monkeypatch.setattr("modbridge.contrastive._KEPT_BYTES", 10)
     assert all(torch.equal(kept[name], value) for name, value in fitted().items())
+
+
+@pytest.mark.parametrize("pool", ["argmax", "eos"])
+def test_short_texts_are_not_read_to_the_end_of_the_context(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = RANDOM | {"model": TINY | {"text_cfg": TEXT | {"pool_type": pool}}}
+    encoder = encoder_of(block)
+    network: Any = encoder._network
+    lengths: list[int] = []
+    monkeypatch.setattr(network, "token_embedding", Watched(network.token_embedding, lengths))
+    texts = ["a", "a red car by the sea", "a dog"]
+    together = encoder.encode(texts, "text").values
+    alone = torch.cat([encoder.encode([text], "text").values for text in texts])
+    assert lengths == [8, 3, 8, 4]
+    tokens = torch.stack([encoder.prepare(text, "text") for text in texts])
+    assert tokens.shape == (3, 12)
+    with torch.inference_mode():
+        whole = network.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(together, whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone, whole, atol=1e-6, rtol=0)
+
+
+class Watched(torch.nn.Module):
+    """Notes the length of the token ids that pass."""
+
+    def __init__(self, inner: torch.nn.Module, lengths: list[int]) -> None:
+        super().__init__()
+        self.inner, self.lengths = inner, lengths
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.lengths.append(tokens.shape[1])
+        return self.inner(tokens)  # type: ignore[no-any-return]
