@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +103,7 @@ class Reader:
         self.page = page
         self.names: dict[str, Any] = {"__name__": "__page__"}
         self.printed = ""
-        self.profile = pages.page_marks(page, "profile")
+        self.added = [word for mark in pages.page_marks(page, "with") for word in shlex.split(mark)]
 
     def read(self) -> None:
         for command in pages.page_marks(self.page, "before"):
@@ -156,8 +157,8 @@ class Reader:
             self.printed += done.stdout
             return
         for arguments in found:
-            if self.profile and arguments[0] in ("run", "demo", "compare") and "--profile" not in arguments:
-                arguments += ["--profile", self.profile[0]]
+            if arguments[0] in ("run", "demo", "compare"):
+                arguments += self.added
             if arguments[0] == "gap" and "--no-report" not in arguments:
                 arguments += ["--no-report"]  # the figures take longer than all else, and have tests of their own
             out, err = io.StringIO(), io.StringIO()

@@ -1,7 +1,8 @@
-"""modbridge info: what an issue report needs, and nothing that is nobody's business."""
+"""modbridge info and doctor: what an issue report needs, and what is missing."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -39,3 +40,27 @@ def test_a_broken_plugin_is_told_in_one_cell_without_the_home_folder(
     assert str(tmp_path) not in result.out
     assert "MODBRIDGE_SECRET" in result.out
     assert "a-value" not in result.out
+
+
+def test_the_doctor_says_how_to_get_what_is_missing(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from modbridge.cli import doctor
+
+    monkeypatch.setattr(doctor, "EXTRAS", (("a thing", ("no_such_module",), "thing"),))
+    result = call("doctor", "--json")
+    rows = {row["what"]: row for row in result.json["rows"]}
+    assert rows["a thing: no_such_module"]["advice"] == "pip install 'modbridge[thing]'"
+    assert result.code == 0  # nothing that is needed
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_torchvision_that_does_not_load_is_told_but_its_absence_is_fine(
+    missing: bool, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modbridge.cli import doctor
+
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if missing and name == "torchvision" else name)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # an import of it raises ImportError
+    result = call("doctor", "--json")
+    row = next(row for row in result.json["rows"] if row["what"].startswith("torch "))
+    assert (result.code, row["there"]) == ((0, True) if missing else (4, False))
+    assert missing or "matching pair" in row["advice"]

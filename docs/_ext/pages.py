@@ -8,7 +8,7 @@ A comment above a block, which readers do not see, says what a test does with it
 
 and one anywhere on the page what holds for all of it:
 
-    <!-- profile: smoke -->                          added to every command that takes a profile
+    <!-- with: --profile smoke -->                   added to every `demo`, `run` and `compare`, so that tests are quick
     <!-- before: modbridge demo --profile smoke -->  run first: what an earlier page left behind
 """
 
@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 _BLOCK = re.compile(r"(?:^ *<!-- ([^>]*) -->\n+)?^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-_PAGE_MARK = re.compile(r"^<!-- (profile|before): ([^>]*) -->$", re.MULTILINE)
+_PAGE_MARK = re.compile(r"^<!-- (with|before): ([^>]*) -->$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import click
 
 from modbridge.cli.state import State, cache_folder, json_option, print_json, print_rows
+
+# What for, its modules, the extra of the core that brings them.
+EXTRAS = (("reading sounds", ("soundfile", "soxr"), "audio"), ("clouds by UMAP in reports", ("umap",), "umap"))
 
 
 @click.command("doctor")
@@ -31,14 +36,10 @@ def command(state: State, cache: str | None, as_json: bool) -> None:
     for info in state.plugins.infos:
         if info.status != "disabled":
             note(f"plugin {info.name} {info.version}", info.status == "loaded", info.error)
-    try:
-        import torch
-        import torchvision  # noqa: F401 (a pair that does not match fails to import, and breaks model code with it)
-
-        note(f"torch {torch.__version__} with torchvision", True, "")
-        note("a GPU", torch.cuda.is_available(), "work is done on the CPU", needed=False)
-    except Exception as error:  # whatever a broken pair raises, the doctor tells it
-        note("torch with torchvision", False, f"{type(error).__name__}: {error}; install a matching pair")
+    _torch(note)
+    for what, modules, extra in EXTRAS:
+        there = all(find_spec(module) is not None for module in modules)
+        note(f"{what}: {', '.join(modules)}", there, f"pip install 'modbridge[{extra}]'", needed=False)
     root = cache_folder(cache)
     at = next(parent for parent in (root, *root.parents) if parent.exists())
     free = shutil.disk_usage(at).free / 1e9
@@ -53,3 +54,22 @@ def command(state: State, cache: str | None, as_json: bool) -> None:
         raise SystemExit(3)
     if any(row["needed"] and not row["there"] for row in rows):
         raise SystemExit(4)
+
+
+def _torch(note: Callable[..., None]) -> None:
+    """Whether torch can be imported, and torchvision with it where it is installed: a pair that does not match fails to
+    import and breaks model code, even where that needs no torchvision."""
+    name = "torch"
+    try:
+        import torch
+
+        name = f"torch {torch.__version__}"
+        if find_spec("torchvision") is not None:
+            name += " with torchvision"
+            import torchvision  # noqa: F401
+    except Exception as error:  # whatever a broken pair raises, the doctor tells it
+        note(name, False, f"{type(error).__name__}: {error}; install a matching pair of torch and torchvision")
+        return
+    note(name, True, "")
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    note("a GPU", gpu, "work is done on the CPU; if there is one, install torch for its driver", needed=False)
