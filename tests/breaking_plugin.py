@@ -510,6 +510,10 @@ class NeedsFacts(GoodMetric):
         return super().score(predictions, references)
 
 
+class Unfinished(Metric[MetricConfig]):
+    pass
+
+
 class Direction(GoodMetric):
     better = False
 
@@ -552,6 +556,8 @@ KINDS: dict[str, tuple[type, type]] = {
 
 # (kind, name, the check that it breaks, its config or implementation, words of what was found)
 BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
+    ("metric", "wrong_class", "announced", GoodBridge, "expected a subclass of modbridge.interfaces.metric.Metric"),
+    ("metric", "unfinished", "announced", Unfinished, "does not define score"),
     ("bridge", "frozen", "frozen", FrozenConfig, "can be changed"),
     ("bridge", "unknown_field_refused", "unknown_field_refused", UnknownFieldConfig, "unknown fields"),
     ("bridge", "type_is_name", "type_is_name", TypeConfig, "'another_name' by default"),

@@ -89,7 +89,7 @@ def parameters(function: Callable[..., Any]) -> str:
     """What a function takes: "(source, seed=)"; what has a default is followed by "="."""
     taken = []
     for one in inspect.signature(function).parameters.values():
-        star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        star = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         if one.name == "self":
             continue
         if one.kind is one.KEYWORD_ONLY and not any(name.startswith("*") for name in taken):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +12,8 @@ import click
 
 from modbridge.cli.state import State, json_option, print_json, print_rows
 from modbridge.errors import ConfigError, Problem
+
+WIDEST_CHECK = 23  # columns of a terminal
 
 
 @click.command("test-plugin")
@@ -115,13 +119,14 @@ def _print_table(outcomes: list[Any]) -> None:
     for component in components:
         by_kind.setdefault(component.partition(":")[0], []).append(component)
     for kind, names in by_kind.items():
-        rows = []
-        for check in checks:
-            found = [at.get((name, check)) for name in names]
-            if any(found):
-                rows.append((check, *("-" if outcome is None else _cell(outcome) for outcome in found)))
-        print_rows((kind, *(name.partition(":")[2] for name in names)), rows)
-        click.echo()
+        for some in _side_by_side(names):
+            rows = []
+            for check in checks:
+                found = [at.get((name, check)) for name in some]
+                if any(found):
+                    rows.append((check, *("-" if outcome is None else _cell(outcome) for outcome in found)))
+            print_rows((kind, *(name.partition(":")[2] for name in some)), rows)
+            click.echo()
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for outcome in outcomes:
         if outcome.reason:
@@ -131,6 +136,15 @@ def _print_table(outcomes: list[Any]) -> None:
         said.setdefault(f"{status}: {', '.join(names)}: {reason}", []).append(component)
     for text, who in said.items():
         click.echo(f"{', '.join(who)}: {text}")
+
+
+def _side_by_side(names: list[str]) -> list[list[str]]:
+    """The components in groups that a terminal has room for; elsewhere all together."""
+    if not sys.stdout.isatty():
+        return [names]
+    width = 2 + max(len(name.partition(":")[2]) for name in names)
+    most = max(1, (shutil.get_terminal_size().columns - WIDEST_CHECK) // max(width, 9))
+    return [names[i : i + most] for i in range(0, len(names), most)]
 
 
 def _cell(outcome: Any) -> str:
