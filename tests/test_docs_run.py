@@ -103,11 +103,12 @@ class Reader:
         self.page = page
         self.names: dict[str, Any] = {"__name__": "__page__"}
         self.printed = ""
-        self.added = [word for mark in pages.page_marks(page, "with") for word in shlex.split(mark)]
+        self.added: list[str] = []
 
     def read(self) -> None:
         for command in pages.page_marks(self.page, "before"):
             self.type(command)
+        self.added = [word for mark in pages.page_marks(self.page, "with") for word in shlex.split(mark)]
         for block in pages.blocks(self.page):
             self.do(block)
 
