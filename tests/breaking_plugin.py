@@ -110,6 +110,19 @@ class BadPortsConfig(GoodEncoderConfig):
         return Port(space=Space(id=modality, dim=DIM), modality=modality)
 
 
+class DepthConfig(GoodEncoderConfig):
+    """Lists of numbers, and texts."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("depth", "text")
+
+
+class OfDepth(GoodEncoder):
+    def prepare(self, item: Any, modality: str) -> torch.Tensor:
+        return torch.tensor(item) if modality == "depth" else super().prepare(item, modality)
+
+
 # Bridges
 
 
@@ -205,6 +218,12 @@ class ResumesElsewhere(GoodBridge):
         super().fit(data, fitting)
         with torch.no_grad():
             self.map.bias.add_(float(resumed))
+
+
+class SwallowsInterruptions(GoodBridge):
+    def fit(self, data: FitData, fitting: Fitting) -> None:
+        with contextlib.suppress(Exception):
+            super().fit(data, fitting)
 
 
 class BatchInvariance(GoodBridge):
@@ -574,6 +593,7 @@ BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
     ("bridge", "loss_falls", "loss_falls", LossFalls, "the loss was"),
     ("bridge", "resume", "resume", Resume, "begins anew"),
     ("bridge", "resumes_elsewhere", "resume", ResumesElsewhere, "ends elsewhere: map.bias"),
+    ("bridge", "swallows_interruptions", "resume", SwallowsInterruptions, "went on though"),
     ("encoder", "shapes", "shapes", Shapes, "image of 1 items"),
     ("bridge", "batch_invariance", "batch_invariance", BatchInvariance, "cross: 16 items at once"),
     ("bridge", "order_invariance", "order_invariance", OrderInvariance, "in another order"),
@@ -632,4 +652,5 @@ def modbridge_components(register: Any) -> None:
         else:
             impl = broken
         announce(kind, name, config, impl)
+    announce("encoder", "of_depth", DepthConfig, OfDepth)
     announce("bridge", "announced", GoodBridgeConfig, GoodBridge, summary="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from modbridge.plugins.registry import KINDS
 from modbridge.testing import conformance
 from modbridge.testing.conformance import CHECKS, cases, find_trial
 from modbridge.testing.conformance import use_checks as used
+from modbridge.testing.conformance.runner import Case
+from modbridge.testing.conformance.subject import Subject
+from modbridge.testing.conformance.trial import Trial
 
 FILE = Path(__file__).parent / "breaking_plugin.py"
 IN_PACKAGES = ("light_import", "quiet_import", "hooks", "light_config")  # tested on packages below
@@ -76,6 +80,42 @@ def test_without_a_gpu_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_tried_is_not_run_and_says_where_to_look() -> None:
     outcome = ALL["bridge:fits/shapes"].run()
     assert (outcome.status, outcome.reason) == ("not run", "it cannot be made; see `fits`")
+
+
+def test_ones_own_items() -> None:
+    """An encoder of a modality that nobody drew items of."""
+    outcome = ALL["encoder:of_depth/shapes"].run()
+    assert outcome.status == "not run"
+    assert "conformance(..., items={'depth': [...]})" in outcome.reason
+    given = {"depth": [[float(row), 1.0, row / 2] for row in range(5)]}
+    outcomes = [case.run() for case in cases(find_trial("breaking_plugin", PLUGINS, given), "encoder:of_depth/*")]
+    assert {outcome.check for outcome in outcomes if outcome.status == "ok"} > {"shapes", "order_invariance"}
+    assert [str(outcome) for outcome in outcomes if outcome.status == "failed"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"example_from": "json:loads"}, "`example_from` (json:loads) raised TypeError"),
+        ({"example": {"type": "good", "stpes": 3}}, "its example is refused: stpes"),
+        (
+            {"example": {}, "config": "modbridge.builtin.source_config:JsonlConfig"},
+            "it has no example, and its defaults",
+        ),
+    ],
+)
+def test_an_example_that_will_not_do(changes: dict[str, Any], found: str) -> None:
+    """What is wrong with it is told once; all that would need it says where."""
+    kind = "source" if "config" in changes else "bridge"
+    spec = replace(PLUGINS.registry.get(kind, "good"), **changes)
+    plugins = Plugins()
+    plugins.registry.take([spec])
+    subject = Subject(Trial(plugins, "breaking_plugin", str(FILE)), spec)
+    outcomes = {check.name: Case(subject, check).run() for check in CHECKS if kind in check.kinds}
+    assert outcomes["offline_build"].status == "failed"
+    assert found in outcomes["offline_build"].found
+    others = ("round_trip", "ports_without_weights", "shapes" if kind == "bridge" else "items")
+    assert {outcomes[name].reason for name in others} == {"it has no example that can be tried; see `offline_build`"}
 
 
 def test_ones_own_references() -> None:
@@ -207,7 +247,7 @@ def test_the_pytest_door() -> None:
         run_one(test, "bridge:order_invariance/order_invariance")
     with pytest.raises(pytest.xfail.Exception, match="torch's generator on purpose"):
         run_one(test, "bridge:seeded/seeded")
-    with pytest.raises(pytest.fail.Exception, match="it holds, though a failure was expected"):
+    with pytest.raises(pytest.fail.Exception, match="it is ok, though a failure was expected"):
         run_one(test, "bridge:good/shapes")
     with pytest.raises(pytest.skip.Exception, match="see `fits`"):
         run_one(test, "bridge:fits/seeded")

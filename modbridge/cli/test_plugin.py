@@ -124,12 +124,12 @@ def _print_table(outcomes: list[Any]) -> None:
             for check in checks:
                 found = [at.get((name, check)) for name in some]
                 if any(found):
-                    rows.append((check, *("-" if outcome is None else _cell(outcome) for outcome in found)))
+                    rows.append((check, *("" if outcome is None else _cell(outcome) for outcome in found)))
             print_rows((kind, *(name.partition(":")[2] for name in some)), rows)
             click.echo()
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for outcome in outcomes:
-        if outcome.reason:
+        if outcome.reason and outcome.status != "not for it":
             by_reason.setdefault((outcome.component, outcome.status, outcome.reason), []).append(outcome.check)
     said: dict[str, list[str]] = {}
     for (component, status, reason), names in by_reason.items():
@@ -148,4 +148,4 @@ def _side_by_side(names: list[str]) -> list[list[str]]:
 
 
 def _cell(outcome: Any) -> str:
-    return "FAILED" if outcome.status == "failed" else str(outcome.status)
+    return {"failed": "FAILED", "not for it": "-"}.get(outcome.status, str(outcome.status))

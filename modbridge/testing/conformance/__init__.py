@@ -5,7 +5,7 @@ test_conformance = conformance("my_plugin")
 """
 
 from modbridge.testing.conformance.door import conformance
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun, Outcome
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt, NotRun, Outcome
 from modbridge.testing.conformance.runner import CHECKS, cases, find_trial, run
 
-__all__ = ["CHECKS", "Check", "Failed", "NotRun", "Outcome", "cases", "conformance", "find_trial", "run"]
+__all__ = ["CHECKS", "Check", "Failed", "NotForIt", "NotRun", "Outcome", "cases", "conformance", "find_trial", "run"]

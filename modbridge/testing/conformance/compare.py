@@ -34,9 +34,18 @@ def difference(one: Rows, other: Rows, *, rounding: float = 0.0) -> str | None:
     if len(one) != len(other):
         return f"{len(one)} results against {len(other)}"
     for row, (a, b) in enumerate(zip(one, other, strict=True)):
-        if a != b:
+        if not _same(a, b, rounding):
             return f"row {row}: {_short(a)} against {_short(b)}"
     return None
+
+
+def _same(one: Any, other: Any, rounding: float) -> bool:
+    """Whether two entries are the same, their numbers within rounding."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(_same(a, b, rounding) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= rounding * max(1.0, abs(one))
+    return bool(one == other)
 
 
 def tensor_difference(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> str | None:

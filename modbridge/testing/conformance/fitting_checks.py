@@ -11,7 +11,7 @@ from modbridge.errors import ConfigError
 from modbridge.interfaces.source import Source
 from modbridge.testing.conformance.compare import content_hash, tensor_difference
 from modbridge.testing.conformance.fits import Watched
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt, NotRun
 from modbridge.testing.conformance.state import all_parts, all_tensors, other_randomness
 from modbridge.testing.conformance.subject import FITTED_KINDS, Subject
 from modbridge.testing.fitting import Interrupted
@@ -61,7 +61,7 @@ def fit_seeded(subject: Subject) -> None:
 def learns(subject: Subject) -> None:
     after = _parameters(subject.component)
     if not after:
-        raise NotRun("it has no parameters to train by gradient")
+        raise NotForIt("it has no parameters to train by gradient")
     before = _parameters(_stopped(subject, 1))
     moved = {name for name, value in after.items() if name not in before or not torch.equal(value, before[name])}
     still = sorted(after.keys() - moved)
@@ -77,7 +77,7 @@ def learns(subject: Subject) -> None:
 def loss_falls(subject: Subject) -> None:
     component = subject.component
     if not _parameters(component):
-        raise NotRun("it has no parameters to train by gradient")
+        raise NotForIt("it has no parameters to train by gradient")
     told = _judged(subject, component)
     if told is None:
         told = subject.watched.ends()
@@ -96,7 +96,7 @@ def resume(subject: Subject) -> None:
     undisturbed = all_tensors(subject.component)
     count = subject.watched.checkpoints
     if count < 2:
-        raise NotRun("its fit saves no checkpoints, so that there is nothing to go on from")
+        raise NotForIt("its fit saves no checkpoints, so that there is nothing to go on from")
     fitting = subject.fitting(stop_after=count // 2)
     _interrupted(subject, fitting)
     stopped = fitting.checkpoints
@@ -149,7 +149,11 @@ def _interrupted(subject: Subject, fitting: Watched, component: Any = None) -> N
         subject.fit(subject.build() if component is None else component, fitting)
     except Interrupted:
         return
-    raise NotRun("its fit swallows interruptions")
+    raise Failed(
+        "its fit went on though its checkpoint was interrupted",
+        "that whatever `fitting` raises comes through, as Ctrl-C must",
+        "catch no more than what you can answer: no `except Exception` around the steps of a fit",
+    )
 
 
 def _parameters(component: Any) -> dict[str, torch.Tensor]:
@@ -180,7 +184,7 @@ def _told(subject: Subject) -> str:
 
 def _require_fitted(subject: Subject) -> None:
     if not subject.is_fitted:
-        raise NotRun("it is not fitted")
+        raise NotForIt("it is not fitted")
 
 
 TRAINED_KINDS = tuple(kind for kind in FITTED_KINDS if kind != "vocabulary")

@@ -8,7 +8,7 @@ from typing import Any
 
 from modbridge.store.artefact import load_component, save_component
 from modbridge.testing.conformance.compare import difference, tensor_difference
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt
 from modbridge.testing.conformance.state import all_tensors
 from modbridge.testing.conformance.subject import FITTED_KINDS, Subject
 from modbridge.testing.conformance.views import views
@@ -78,7 +78,7 @@ def artefact_files(subject: Subject) -> None:
 
 def _kept(subject: Subject) -> Any:
     if not subject.is_fitted:
-        raise NotRun("it is not fitted, so no artefact of it is kept")
+        raise NotForIt("it is not fitted, so no artefact of it is kept")
     return subject.component
 
 

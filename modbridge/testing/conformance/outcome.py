@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from modbridge.testing.conformance.subject import Subject
 
-Status = Literal["ok", "failed", "expected", "not run"]
+Status = Literal["ok", "failed", "expected", "not run", "not for it"]
 
 
 class Failed(Exception):
@@ -21,7 +21,11 @@ class Failed(Exception):
 
 
 class NotRun(Exception):
-    """A check could not be made here, and why: no GPU, no Java, nothing to train."""
+    """A check could not be made here, and why: no GPU, no Java, an example that does not build."""
+
+
+class NotForIt(NotRun):
+    """A check does not concern the component, and why: nothing to train, nothing to keep."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Check:
     """One promise that components make, and the function that looks whether it is kept.
 
     `kinds`: of the components that it is for; ("plugin",) for what concerns the plugin as a whole. `run` gives nothing
-    where the promise is kept, raises Failed where it is not, and NotRun where it cannot be told.
+    where the promise is kept, raises Failed where it is not, NotRun where it cannot be told, and
+    NotForIt where nothing was promised.
     """
 
     name: str
@@ -43,7 +48,7 @@ class Outcome:
     """What came of one check of one component.
 
     `status`: "ok"; "failed", with `found`, `expected` and `remedy`; "expected", a failure that was announced, with its
-    `reason`; "not run", with its `reason`.
+    `reason`; "not run" or "not for it", with the `reason`.
     """
 
     component: str

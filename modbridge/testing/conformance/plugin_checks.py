@@ -10,7 +10,7 @@ import click
 from modbridge.cli import VERBS
 from modbridge.plugins.hookspecs import PROJECT, Hooks
 from modbridge.testing.conformance.fresh import Seen, looked_at
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt
 from modbridge.testing.conformance.subject import Subject
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("modbridge_"))
@@ -35,7 +35,7 @@ def seen_fresh(subject: Subject) -> Seen:
 def require_package(subject: Subject) -> None:
     """NotRun for a single file, which is loaded only where it is named, and holds configs and implementations alike."""
     if subject.trial.file:
-        raise NotRun("a single file may import what it likes; in a package, configs stand in modules of their own")
+        raise NotForIt("a single file may import what it likes; in a package, configs stand in modules of their own")
 
 
 def light_import(subject: Subject) -> None:

@@ -26,7 +26,7 @@ from modbridge.testing.conformance import (
     use_checks,
     vocabulary_checks,
 )
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun, Outcome
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt, NotRun, Outcome, Status
 from modbridge.testing.conformance.state import one_thread
 from modbridge.testing.conformance.subject import Subject
 from modbridge.testing.conformance.trial import Trial
@@ -71,7 +71,7 @@ class Case:
             self.subject.id,
             self.check.name,
             "failed",
-            found=f"it holds, though a failure was expected ({reason})",
+            found=f"it is {outcome.status}, though a failure was expected ({reason})",
             expected="that expected failures fail",
             remedy="take it off the expected failures",
         )
@@ -84,7 +84,8 @@ class Case:
         except Failed as failure:
             return Outcome(*about, "failed", failure.found, failure.expected, failure.remedy)
         except NotRun as reason:
-            return Outcome(*about, "not run", reason=str(reason))
+            status: Status = "not for it" if isinstance(reason, NotForIt) else "not run"
+            return Outcome(*about, status, reason=str(reason))
         except Exception as error:  # a stranger's code may raise anything
             return Outcome(
                 *about,

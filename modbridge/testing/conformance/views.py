@@ -169,7 +169,7 @@ def _vocabulary(subject: Subject) -> list[View]:
                 raise Failed(f"the scores of the nearest names are {scores}", "the nearest first", "sort them")
 
     def names(found: Any) -> list[Any]:
-        return [[(entity.name, round(entity.score, 4)) for entity in row] for row in found]
+        return [[(entity.name, entity.score) for entity in row] for row in found]
 
     return [View("nearest", asked, toys.ITEMS, nearest, check, names)]
 
