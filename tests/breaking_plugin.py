@@ -563,6 +563,13 @@ class ColumnsConfig(MetricConfig):
         return ("BLEU 4",)
 
 
+def downloads(at: Path) -> dict[str, Any]:
+    """An example that needs a network, and does not say so when there is none."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("weights.example.org", 443), timeout=1)
+    return {}
+
+
 KINDS: dict[str, tuple[type, type]] = {
     "encoder": (GoodEncoderConfig, GoodEncoder),
     "prior": (GoodPriorConfig, GoodPrior),

@@ -97,6 +97,7 @@ def test_ones_own_items() -> None:
     ("changes", "found"),
     [
         ({"example_from": "json:loads"}, "`example_from` (json:loads) raised TypeError"),
+        ({"example_from": "modbridge_file_breaking_plugin:downloads"}, "asked for weights.example.org"),
         ({"example": {"type": "good", "stpes": 3}}, "its example is refused: stpes"),
         (
             {"example": {}, "config": "modbridge.builtin.source_config:JsonlConfig"},

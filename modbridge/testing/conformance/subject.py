@@ -19,6 +19,7 @@ from modbridge.plugins.registry import ComponentSpec
 from modbridge.spaces import Embeddings, Port, Space
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.fits import Watched
+from modbridge.testing.conformance.offline import without_network
 from modbridge.testing.conformance.outcome import Failed, NotRun
 from modbridge.testing.conformance.trial import Trial
 
@@ -53,14 +54,17 @@ class Subject:
         """The block that the component is tried with, or why it cannot be made."""
         if not self.spec.example_from:
             return {"type": self.spec.name, **self.spec.example}
-        try:
-            return {"type": self.spec.name, **self.spec.load_example_from()(self.folder("example"))}
-        except Exception as error:
-            return Failed(
-                f"`example_from` ({self.spec.example_from}) raised {type(error).__name__}: {error}",
-                "a function that is given an empty folder, writes the example's files there, and gives its config",
-                "mend it",
-            )
+        expected = "a function that is given an empty folder, writes the example's files there, and gives its config"
+        with without_network() as asked:
+            try:
+                found = {"type": self.spec.name, **self.spec.load_example_from()(self.folder("example"))}
+            except Exception as error:
+                told = f"`example_from` ({self.spec.example_from}) raised {type(error).__name__}: {error}"
+                return Failed(told, expected, "mend it")
+        if asked:
+            told = f"`example_from` ({self.spec.example_from}) asked for {asked[0]}"
+            return Failed(told, f"{expected}, without a network", "make the files there and then, with random weights")
+        return found
 
     @cached_property
     def _config(self) -> Any | Failed:
