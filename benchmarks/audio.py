@@ -73,7 +73,7 @@ def measure(files: Sequence[Path], size: str, batch: int) -> dict[str, Any]:
         return torch.as_tensor(given[0])
 
     load_audio(files[0], rate)  # what is set up once is not counted
-    encoder.embed_prepared([encoder.prepare(files[0], "audio")], "audio", ["warm"])
+    encoder.encode([files[0]], "audio")
     samples, loading = timed(lambda path: load_audio(path, rate), files)
     clips, ours = timed(features, samples)
     fit = [part[: features.length] for part in samples]
@@ -84,9 +84,7 @@ def measure(files: Sequence[Path], size: str, batch: int) -> dict[str, Any]:
         if len(part) <= features.length
     )
     groups = [clips[at : at + batch] for at in range(0, len(clips), batch)]
-    _, encoding = timed(
-        lambda group: encoder.embed_prepared(group, "audio", [str(i) for i in range(len(group))]), groups
-    )
+    _, encoding = timed(lambda group: encoder.embed_batch(encoder.collate(group, "audio"), "audio", len(group)), groups)
     rows = {
         "read and resample": loading,
         "features (ours)": ours,
