@@ -16,7 +16,7 @@ from modbridge.interfaces import Reference
 from modbridge.plugins.manager import Plugins, from_file
 from modbridge.plugins.registry import KINDS
 from modbridge.testing import conformance
-from modbridge.testing.conformance import CHECKS, cases, find_trial
+from modbridge.testing.conformance import CHECKS, Check, cases, find_trial
 from modbridge.testing.conformance import use_checks as used
 from modbridge.testing.conformance.runner import Case
 from modbridge.testing.conformance.subject import Subject
@@ -265,6 +265,21 @@ def test_a_plugin_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"no plugin is called 'diffusio'.*did you mean 'diffusion'"):
         conformance("diffusio")
     assert find_trial("modbridge-diffusion").plugin == "diffusion"  # a distribution's name will do
+
+
+def test_a_file_named_as_an_installed_plugin_is_not_mistaken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "diffusion.py").write_text("", encoding="utf-8")
+    with pytest.raises(PluginError, match="'diffusion' is broken: a plugin named 'diffusion' is loaded already"):
+        find_trial(str(tmp_path / "diffusion.py"))
+
+
+def test_what_a_component_prints_while_it_is_checked_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    def loud(subject: Subject) -> None:
+        print("checking")
+
+    assert Case(Subject(TRIAL), Check("loud", ("plugin",), "it is loud", loud)).run().status == "ok"
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "[breaking_plugin] checking\n")
 
 
 def test_a_broken_plugin(tmp_path: Path) -> None:

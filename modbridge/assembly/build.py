@@ -54,8 +54,8 @@ def _inside(context: BuildContext, config: ComponentConfig, name: str, part: Com
 
 @contextmanager
 def guard(kind: str, name: str, plugin: str, doing: str) -> Iterator[None]:
-    """Turn what a component's own code raises into a PluginError that names it; our own errors pass. What it prints goes
-    to stderr, behind its plugin's name."""
+    """Turn what a component's own code raises into a PluginError that names it; our own errors pass. What it prints
+    goes to stderr, behind its plugin's name."""
     try:
         with off_stdout(plugin):
             yield

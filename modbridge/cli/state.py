@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modbridge.plugins.containment import off_stdout
 from modbridge.plugins.manager import Plugins
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class State:
     debug: bool = False
     quiet: bool = False
     asked: bool = False
+    hushed: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -139,7 +142,16 @@ def _with_options(verb: Callable[..., Any], *options: Callable[[Any], Any]) -> C
     return verb
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
+def _hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """With --json nothing but the JSON reaches stdout, whatever the code of plugins prints until then."""
+    if value:
+        state: State = ctx.ensure_object(State)
+        state.hushed.enter_context(off_stdout())
+        ctx.call_on_close(state.hushed.close)
+    return value
+
+
+json_option = click.option("--json", "as_json", is_flag=True, callback=_hush, help="JSON on stdout instead of a table.")
 
 
 def make_session(state: State, work: Work) -> Session:
@@ -169,6 +181,10 @@ def cache_folder(given: str | None) -> Path:
 
 
 def print_json(value: Any) -> None:
+    """The result of a verb, as JSON on stdout."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None:
+        ctx.ensure_object(State).hushed.close()
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write("\n")
 

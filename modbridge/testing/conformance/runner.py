@@ -12,6 +12,7 @@ from typing import Any
 
 from modbridge.errors import ConfigError, PluginError, Problem
 from modbridge.interfaces.metric import Reference
+from modbridge.plugins.containment import off_stdout
 from modbridge.plugins.manager import Plugins
 from modbridge.testing.conformance import (
     bridge_checks,
@@ -79,7 +80,7 @@ class Case:
     def _run(self) -> Outcome:
         about = self.subject.id, self.check.name
         try:
-            with one_thread():
+            with one_thread(), off_stdout(self.subject.trial.plugin):
                 self.check.run(self.subject)
         except Failed as failure:
             return Outcome(*about, "failed", failure.found, failure.expected, failure.remedy)
@@ -116,11 +117,12 @@ def find_trial(
     """
     is_file = plugin.endswith(".py")
     plugins = plugins or Plugins.discover([plugin] if is_file else [])
-    wanted = Path(plugin).stem if is_file else plugin
-    by_distribution = [info.name for info in plugins.infos if info.distribution == plugin]
-    info = next((info for info in plugins.infos if info.name == wanted), None)
-    if info is None and len(by_distribution) == 1:
-        info = next(info for info in plugins.infos if info.name == by_distribution[0])
+    # A file by its path: an installed plugin may have its name.
+    home = str(Path(plugin)) if is_file else plugin
+    by_distribution = [info for info in plugins.infos if info.distribution == home]
+    info = next((info for info in plugins.infos if info.name == plugin), None)
+    if info is None and by_distribution and (is_file or len(by_distribution) == 1):
+        info = by_distribution[0]
     if info is None:
         names = [info.name for info in plugins.infos]
         close = difflib.get_close_matches(plugin, names, n=1)
