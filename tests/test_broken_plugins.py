@@ -16,7 +16,7 @@ import click
 import pytest
 
 from modbridge import __version__
-from modbridge.errors import PluginError
+from modbridge.errors import ConfigError, PluginError
 from modbridge.plugins.containment import contained
 from modbridge.plugins.manager import Candidate, PluginInfo, Plugins, from_file
 
@@ -37,10 +37,16 @@ from modbridge.spaces import Port, Space
 
 class BadBridgeConfig(BridgeConfig):
     wrong: str = "narrow"
+    def crosses(self, source, text):
+        print("where vectors go")
+        return super().crosses(source, text)
 
 class BadBridge(Bridge[BadBridgeConfig]):
     def fit(self, data, fitting):
         print("fitting the bad bridge")
+    def tensors(self):
+        print("saving the bad bridge")
+        return {}
     def cross_vectors(self, x, draw):
         return {"narrow": x[:, :3], "few": x[:1], "right": x}[self.config.wrong]
 
@@ -167,7 +173,25 @@ def test_outside_the_main_thread_plugins_load_without_a_limit(plugin: Callable[.
 
 def test_the_environment_sets_the_limit() -> None:
     assert Plugins.discover(environ={"MODBRIDGE_PLUGIN_SECONDS": "7.5"}).seconds == 7.5
-    assert Plugins.discover(environ={"MODBRIDGE_PLUGIN_SECONDS": "soon"}).seconds == 30.0
+    assert Plugins.discover(environ={"MODBRIDGE_PLUGIN_SECONDS": ""}).seconds == 30.0
+
+
+@pytest.mark.parametrize("given", ["soon", "inf", "nan"])
+def test_a_limit_that_is_no_number_is_told(given: str) -> None:
+    with pytest.raises(ConfigError, match=f"MODBRIDGE_PLUGIN_SECONDS: '{given}' is no number of seconds"):
+        Plugins.discover(environ={"MODBRIDGE_PLUGIN_SECONDS": given})
+
+
+def test_what_raised_is_told_with_its_place(plugin: Callable[..., Path]) -> None:
+    _, info = loaded(plugin(COMPONENTS + "    register()\n    raise AssertionError\n"))
+    assert info.error.endswith("(bad.py, line 4)")
+
+
+def test_one_component_twice_is_told_as_such(plugin: Callable[..., Path]) -> None:
+    spec = "ComponentSpec(kind='bridge', name='b', config='x:Y', impl='x:Z', summary='s')"
+    plugins, info = loaded(plugin(COMPONENTS + f"    for _ in range(2): register({spec})\n"))
+    assert info.error == "it registers the bridge 'b' twice; give one of them another name."
+    assert plugins.registry.find("bridge", "b") is None
 
 
 @pytest.mark.parametrize(
@@ -317,6 +341,7 @@ def test_what_parts_print_does_not_spoil_json(
     assert done.code == 0
     assert done.json
     assert "[bad] fitting the bad bridge" in done.err
+    assert "[modbridge_file_bad] saving the bad bridge" in done.err
 
 
 def test_an_error_knows_the_plugin_whose_verb_raised_it(plugin: Callable[..., Path]) -> None:

@@ -148,6 +148,8 @@ def test_nothing_of_the_template_is_left_in_any_file() -> None:
         ("torch", "is the name of a package that is here already"),
         ("modbridge", "is the name of a package that is here already"),
         ("modbridge-clip", "is the name of a package that is here already"),
+        ("captioning", "is the name of a plugin that is here already"),
+        ("tests", "is the name of the folder of its own tests"),
     ],
 )
 def test_names_that_cannot_be(call: Callable[..., Any], tmp_path: Path, name: str, reason: str | None) -> None:

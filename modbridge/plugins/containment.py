@@ -5,6 +5,7 @@ stdout belongs to results (`--json` must stay JSON), so neither `print` nor a ch
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, cast
 
-from modbridge.errors import PluginError
+from modbridge.errors import ConfigError, PluginError, Problem
 
 SECONDS = "MODBRIDGE_PLUGIN_SECONDS"
 DEFAULT_SECONDS = 30.0
@@ -25,15 +26,17 @@ class _TooLong(BaseException):
 
 
 class _Named:
-    """Stands in for stdout: lines go to stderr behind a name; whatever else is asked of it, stderr answers."""
+    """Stands in for stdout: lines go to stderr behind a name, or that of the module that writes them; whatever else is
+    asked of it, stderr answers."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | None) -> None:
         self.name, self.rest = name, ""
 
     def write(self, text: str) -> int:
+        name = self.name or sys._getframe(1).f_globals.get("__name__", "?")
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            print(f"[{self.name}] {line}", file=sys.stderr)
+            print(f"[{name}] {line}", file=sys.stderr)
         return len(text)
 
     def flush(self) -> None:
@@ -44,8 +47,9 @@ class _Named:
 
 
 @contextmanager
-def off_stdout(name: str) -> Iterator[None]:
-    """What is printed meanwhile goes to stderr, each line behind `name`; so does what child processes print."""
+def off_stdout(name: str | None = None) -> Iterator[None]:
+    """What is printed meanwhile goes to stderr, each line behind `name`, by default that of the module that prints; so
+    does what child processes print."""
     named = _Named(name)
     with _descriptor_to_stderr(), redirect_stdout(cast(Any, named)):
         try:
@@ -109,8 +113,12 @@ def contained(name: str, seconds: float = DEFAULT_SECONDS) -> Iterator[None]:
 
 
 def seconds_allowed(environ: Mapping[str, str]) -> float:
-    """How long a hook may take: MODBRIDGE_PLUGIN_SECONDS, or the default where that is no number."""
+    """How long a hook may take: MODBRIDGE_PLUGIN_SECONDS, or the default. Raises ConfigError if that is no number."""
+    given = environ.get(SECONDS) or str(DEFAULT_SECONDS)
     try:
-        return float(environ.get(SECONDS, DEFAULT_SECONDS))
+        found = float(given)
     except ValueError:
-        return DEFAULT_SECONDS
+        found = math.nan
+    if not math.isfinite(found):
+        raise ConfigError([Problem(SECONDS, f"{given!r} is no number of seconds", hint="like 60; 0: no limit")])
+    return found

@@ -1,8 +1,8 @@
 """Discovery: our own loader loop, since pluggy's stops at the first broken plugin.
 
 A plugin is loaded whole or not at all; a broken one is listed with its error and every other still works. A plugin is
-broken that raises, takes a name that is taken, asks for another version of modbridge, or
-does not come back from a hook.
+broken that raises, takes a name that is taken, asks for another version of modbridge, or does not come back from a
+hook.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Plugins:
             self.registry.take(specs)
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything; it is told by name
             info.status = "broken"
-            info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            info.error = str(error) if isinstance(error, PluginError) else _told(error)
             self.registry.broken[candidate.name] = info.error
             if module is not None and self.manager.get_plugin(candidate.name) is module:
                 self.manager.unregister(name=candidate.name)
@@ -214,6 +214,14 @@ def from_file(path: Path) -> Candidate:
     if not path.is_file() or path.suffix != ".py":
         raise DataError(f"--plugin {path}: expected an existing .py file.")
     return Candidate(path.stem, str(path), "file", load)
+
+
+def _told(error: BaseException) -> str:
+    """What a plugin's own code raised, and the last line of it where that happened."""
+    ours = (str(Path(__file__).parents[1]), str(Path(pluggy.__file__).parent), "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _names(value: str | None) -> set[str] | None:

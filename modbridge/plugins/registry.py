@@ -64,8 +64,8 @@ class ComponentSpec:
 
     `config` and `impl`: "package.module:Class"; the first imports neither torch nor transformers.
     `example`: a tiny config that builds offline, which the conformance checks use.
-    `example_from`: "package.module:function" for components that read files: given an empty folder, it writes them there
-    and gives the example that reads them; the checks use it in place of `example`.
+    `example_from`: "package.module:function" for components that read files: given an empty folder, it writes them
+    there and gives the example that reads them; the checks use it in place of `example`.
     `revision`: raise it when the component's results change, so that cached results are made anew.
     `requires`: distributions it needs beyond its plugin's own dependencies, for messages.
     `importer`: "package.module:command", a click command that reads its authors' published weights, for `modbridge
@@ -132,7 +132,9 @@ class Registry:
         for spec in specs:
             if spec.kind not in KINDS:
                 raise PluginError(f"it registers a {spec.kind!r}; the kinds are {', '.join(KINDS)}.")
-            taken = self._specs.get((spec.kind, spec.name)) or new.get((spec.kind, spec.name))
+            if (spec.kind, spec.name) in new:
+                raise PluginError(f"it registers the {spec.kind} {spec.name!r} twice; give one of them another name.")
+            taken = self._specs.get((spec.kind, spec.name))
             if taken:
                 raise PluginError(
                     f"two plugins claim the {spec.kind} {spec.name!r}: {taken.plugin!r} has it, {spec.plugin!r} is "

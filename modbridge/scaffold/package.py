@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from textwrap import indent
 
 from modbridge import __version__
 from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.plugins.manager import ENTRY_POINTS
 from modbridge.plugins.registry import KINDS
 from modbridge.scaffold.imports import joined
 from modbridge.scaffold.pipeline import pipeline
@@ -59,6 +61,10 @@ class Package:
             return "is no package name"
         if keyword.iskeyword(self.module):
             return "is a word of Python's own"
+        if self.module == "tests":
+            return "is the name of the folder of its own tests"
+        if self.module in entry_points(group=ENTRY_POINTS).names:
+            return "is the name of a plugin that is here already"
         known = find_spec(self.module)
         if self.module in sys.stdlib_module_names or (known is not None and known.origin is not None):
             return "is the name of a package that is here already"

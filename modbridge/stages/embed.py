@@ -249,7 +249,7 @@ def _vectors(
                 present += batch.rows
             progress.advance(len(batch.rows) + len(batch.unread))
         # One copy and one look at the numbers a shard: the device is not waited for after every batch.
-        found = torch.cat(values).cpu() if values else torch.zeros((0, model.port(side).space.dim or 0))
+        found = torch.cat(values).cpu() if values else model.encode([], side).values.cpu()
         require_finite(found, [items.names[row] for row in present])
         yield name, found, present, unread
 
