@@ -187,6 +187,20 @@ def test_what_raised_is_told_with_its_place(plugin: Callable[..., Path]) -> None
     assert info.error.endswith("(bad.py, line 4)")
 
 
+@pytest.mark.parametrize("head", ["def modbridge_componets(register): ...", "def modbridge_components(registry): ..."])
+def test_hooks_of_another_form_are_told_with_those_that_there_are(plugin: Callable[..., Path], head: str) -> None:
+    _, info = loaded(plugin(HOOK + head))
+    assert info.status == "broken"
+    assert "the hooks are modbridge_components(register), modbridge_commands(cli)" in info.error
+    assert "<module" not in info.error
+
+
+def test_without_stdout_verbs_work_as_well() -> None:
+    call = 'exec "$0" -m modbridge components bridge --json >&-'
+    done = subprocess.run(["sh", "-c", call, sys.executable], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_one_component_twice_is_told_as_such(plugin: Callable[..., Path]) -> None:
     spec = "ComponentSpec(kind='bridge', name='b', config='x:Y', impl='x:Z', summary='s')"
     plugins, info = loaded(plugin(COMPONENTS + f"    for _ in range(2): register({spec})\n"))

@@ -7,6 +7,7 @@ environment lacks something (network, disk, Java); 130 Ctrl-C.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     state = State()
+    if sys.stdout is None:  # it was closed (`>&-`): results go nowhere
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         result: Any = cli.main(
             args=list(arguments) if arguments is not None else None,

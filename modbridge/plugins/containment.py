@@ -61,7 +61,7 @@ def off_stdout(name: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def _descriptor_to_stderr() -> Iterator[None]:
-    sys.stdout.flush()  # what was written before must not come out at the other place
+    _flush()  # what was written before must not come out at the other place
     try:
         kept = os.dup(STDOUT)
     except OSError:  # there is no stdout to keep clean
@@ -71,9 +71,14 @@ def _descriptor_to_stderr() -> Iterator[None]:
         os.dup2(STDERR, STDOUT)
         yield
     finally:
-        sys.stdout.flush()
+        _flush()
         os.dup2(kept, STDOUT)
         os.close(kept)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as in a process that was started without one
+        sys.stdout.flush()
 
 
 @contextmanager

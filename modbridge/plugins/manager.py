@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from modbridge.plugins.hookspecs import PROJECT, Hooks
 from modbridge.plugins.registry import ComponentSpec, Registry
 
 ENTRY_POINTS = "modbridge"
+HOOKS = {name: hook for name, hook in vars(Hooks).items() if name.startswith("modbridge_")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,10 @@ def from_file(path: Path) -> Candidate:
 
 def _told(error: BaseException) -> str:
     """What a plugin's own code raised, and the last line of it where that happened."""
+    if isinstance(error, pluggy.PluginValidationError):  # its words hold the module's path, which helps nobody
+        said = re.sub(" in plugin <.*>", "", " ".join(str(error).split()))
+        known = [f"{name}({', '.join([*signature(hook).parameters][1:])})" for name, hook in HOOKS.items()]
+        return f"{said}; the hooks are {', '.join(known)}"
     ours = (str(Path(__file__).parents[1]), str(Path(pluggy.__file__).parent), "<")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

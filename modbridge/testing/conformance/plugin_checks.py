@@ -8,12 +8,11 @@ from typing import Any
 import click
 
 from modbridge.cli import VERBS
-from modbridge.plugins.hookspecs import PROJECT, Hooks
+from modbridge.plugins.hookspecs import PROJECT
+from modbridge.plugins.manager import HOOKS
 from modbridge.testing.conformance.fresh import Seen, looked_at
 from modbridge.testing.conformance.outcome import Check, Failed, NotForIt
 from modbridge.testing.conformance.subject import Subject
-
-HOOKS = tuple(name for name in vars(Hooks) if name.startswith("modbridge_"))
 
 
 def seen_fresh(subject: Subject) -> Seen:

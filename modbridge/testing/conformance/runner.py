@@ -132,7 +132,8 @@ def find_trial(
         )
         raise ConfigError([Problem("", f"no plugin is called {plugin!r}", hint=advice)])
     if info.status != "loaded":
-        raise PluginError(f"the plugin {info.name!r} is {info.status}: {info.error or 'see MODBRIDGE_DISABLE'}")
+        off = "MODBRIDGE_DISABLE or MODBRIDGE_PLUGINS switches it off; change that variable."
+        raise PluginError(f"the plugin {info.name!r} is {info.status}: {info.error or off}")
     file = info.distribution if info.version == "file" else None
     return Trial(plugins, info.name, file, dict(items or {}), references)
 

@@ -78,9 +78,6 @@ def _encoder(subject: Subject) -> list[View]:
 def _prior(subject: Subject) -> list[View]:
     clean = toys.vectors(subject.ports["text"], toys.ITEMS)
 
-    def draw(rows: Sequence[int], seed: int) -> Draw:
-        return Draw.of([clean.keys[i] for i in rows], seed).named("conformance")
-
     def on(prior: Any, rows: Sequence[int], seed: int) -> tuple[torch.Tensor, Draw]:
         x = clean.values if list(rows) == list(range(toys.ITEMS)) else clean.values[list(rows)]
         drawn = Draw.of([clean.keys[i] for i in rows], seed, device=prior.device).named("conformance")
