@@ -22,7 +22,8 @@ EXTRAS = (("reading sounds", ("soundfile", "soxr"), "audio"), ("clouds by UMAP i
 def command(state: State, cache: str | None, as_json: bool) -> None:
     """Say what is there and what is missing: plugins, devices, disk, and what each plugin asks for.
 
-    Exits with 4 if anything is missing that a plugin asks for, 3 if a plugin is broken.
+    Exits with 3 if a plugin is broken, with 4 if anything is missing that every run needs; what only some parts need is
+    told and does not count.
 
     \b
     Example:

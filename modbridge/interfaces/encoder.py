@@ -90,4 +90,8 @@ def require_finite(values: torch.Tensor, keys: Sequence[str]) -> None:
     finite = torch.isfinite(values).flatten(1).all(1)
     if not bool(finite.all()):
         bad = [key for key, ok in zip(keys, finite.tolist(), strict=True) if not ok]
-        raise DataError(f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} items).")
+        raise DataError(
+            f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} of {len(keys)} items); expected "
+            f"finite numbers. If it is a few, look at those items; if it is all, at the encoder's weights and "
+            f"`precision`."
+        )
