@@ -274,6 +274,7 @@ def test_what_hooks_print_goes_to_stderr_with_their_name(plugin: Callable[..., P
     [
         ("raise RuntimeError('no good')", "RuntimeError: no good"),
         ("import sys; sys.exit(0)", "SystemExit"),
+        ("import pytest; pytest.skip('no module', allow_module_level=True)", "Skipped: no module"),
         ("print('[1, 2')\nimport time\ntime.sleep(60)", "after 1 s"),
         (
             COMPONENTS

@@ -106,7 +106,9 @@ class Plugins:
                 announce = self.manager.subset_hook_caller("modbridge_components", others)
                 announce(register=self.registry.registrar(candidate.name, specs))
             self.registry.take(specs)
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything; it is told by name
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's code may raise anything; it is told by name
             info.status = "broken"
             info.error = str(error) if isinstance(error, PluginError) else _told(error)
             self.registry.broken[candidate.name] = info.error
