@@ -137,10 +137,10 @@ class Session:
         return guard(kind, config.type, self.plugins.registry.get(kind, config.type).plugin, doing)
 
     def revisions(self, config: ComponentConfig, kind: str) -> list[Any]:
-        """The revisions of a component and of its nested parts, for cache keys."""
+        """Whose a component and its nested parts are, and of which revision, for cache keys."""
         parts = sorted(config.each_part(), key=lambda part: part[0])
         nested = [self.revisions(part, of) for _, of, part in parts]
-        return [config.type, self.plugins.registry.get(kind, config.type).revision, *nested]
+        return [*self.plugins.registry.get(kind, config.type).identity, *nested]
 
     def save(self, component: Component[Any], kind: str, out: Path, **content: Any) -> None:
         """Write a fitted component as an artefact."""

@@ -7,6 +7,7 @@ hook.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -36,6 +37,7 @@ class Candidate:
     """A plugin that could be loaded: its name, what provides it, and how to get its module.
 
     `requires`: what its distribution says it needs, as in its metadata ("modbridge>=0.1,<0.2").
+    `code`: the hash of a plugin that is a single file, so that results of another state of it are not taken as its own.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Candidate:
     version: str
     load: Callable[[], Any]
     requires: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ class Plugins:
                 self.manager.check_pending()
                 others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
                 announce = self.manager.subset_hook_caller("modbridge_components", others)
-                announce(register=self.registry.registrar(candidate.name, specs))
+                announce(register=self.registry.registrar(candidate.name, specs, candidate.code))
             self.registry.take(specs)
         except KeyboardInterrupt:
             raise
@@ -218,7 +221,7 @@ def from_file(path: Path) -> Candidate:
 
     if not path.is_file() or path.suffix != ".py":
         raise DataError(f"--plugin {path}: expected an existing .py file.")
-    return Candidate(path.stem, str(path), "file", load)
+    return Candidate(path.stem, str(path), "file", load, code=hashlib.sha256(path.read_bytes()).hexdigest()[:20])
 
 
 def _told(error: BaseException) -> str:

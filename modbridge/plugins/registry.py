@@ -68,6 +68,7 @@ class ComponentSpec:
     there and gives the example that reads them; the checks use it in place of `example`.
     `revision`: raise it when the component's results change, so that cached results are made anew.
     `requires`: distributions it needs beyond its plugin's own dependencies, for messages.
+    `plugin`, `code`: filled in by the core: which plugin it is of, and of a plugin that is a single file its hash.
     `importer`: "package.module:command", a click command that reads its authors' published weights, for `modbridge
     import-weights NAME`; "" where there is none.
     """
@@ -83,6 +84,12 @@ class ComponentSpec:
     plugin: str = ""
     importer: str = ""
     example_from: str = ""
+    code: str = ""
+
+    @property
+    def identity(self) -> list[str | int]:
+        """Whose results these are, for cache keys."""
+        return [self.plugin, self.name, self.revision, self.code]
 
     def load_config(self) -> type[Any]:
         return self._load(self.config, "modbridge.config.component", "ComponentConfig")
@@ -144,13 +151,13 @@ class Registry:
         self._specs |= new
 
     @staticmethod
-    def registrar(plugin: str, into: list[ComponentSpec]) -> Callable[[ComponentSpec], None]:
+    def registrar(plugin: str, into: list[ComponentSpec], code: str = "") -> Callable[[ComponentSpec], None]:
         """A `register` function for one plugin's hook, which collects into a list for `take`."""
 
         def register(spec: ComponentSpec) -> None:
             if not isinstance(spec, ComponentSpec):
                 raise PluginError(f"it registers {spec!r}; expected a ComponentSpec.")
-            into.append(replace(spec, plugin=plugin))
+            into.append(replace(spec, plugin=plugin, code=code))
 
         return register
 

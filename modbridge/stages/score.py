@@ -104,7 +104,7 @@ def scores(session: Session, cell: Cell) -> Scores:
     generation = generated(session, cell)
     registry = session.plugins.registry
     parts = [
-        [config.key_fields(), registry.get("metric", config.type).revision, config.missing() is not None]
+        [config.key_fields(), registry.get("metric", config.type).identity, config.missing() is not None]
         for config in cell.config.metrics
     ]
     source = cell.config.data.test or cell.config.data.train

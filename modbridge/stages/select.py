@@ -109,7 +109,7 @@ def selection_key(session: Session, cell: Cell) -> list[Any]:
     assert config.data.validation is not None
     assert config.decoder is not None
     metric, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
-    judged = [column, metric.key_fields(), session.plugins.registry.get("metric", metric.type).revision]
+    judged = [column, metric.key_fields(), session.plugins.registry.get("metric", metric.type).identity]
     evaluate = config.evaluate
     oracle = evaluate.input == "text"
     return [

@@ -38,6 +38,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
         ComponentSpec(
             kind="decoder",
             name="viecap",
+            revision=2,
             config="modbridge_viecap.config:ViecapConfig",
             impl="modbridge_viecap.decoder:ViecapDecoder",
             summary="entities found in the item, given as words to a language model beside the vector (ViECap)",
