@@ -111,8 +111,10 @@ def _unread(index: Mapping[str, Any]) -> dict[str, str]:
 
 def _readable_again(session: Session, cell: Cell, split: str, side: str, key: str) -> bool:
     """Whether an item that was left out can be read by now."""
-    folder = session.cache.path("embed", key)
-    skipped = [] if side == "text" or shards.broken(folder) else list(_unread(shards.read_index(folder)))
+    try:
+        skipped = [] if side == "text" else list(_unread(shards.read_index(session.cache.path("embed", key))))
+    except ArtefactError:  # a damaged store is made again in any case
+        return False
     if not skipped:
         return False
     source = session.source(source_config(cell, split, side))

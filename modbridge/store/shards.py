@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from modbridge.errors import ArtefactError
 from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import file_hash
 
@@ -62,9 +63,12 @@ def close(
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What `close` was given of a store, with the notes of its shards. Raises ArtefactError if it is no store."""
+    """What `close` was given of a store, with the notes of its shards. Raises ArtefactError if it cannot be read."""
     read_manifest(folder, verify=False)
-    found: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{folder / INDEX} cannot be read ({error}). Remove {folder} to make it anew.") from error
     return found
 
 
