@@ -140,6 +140,7 @@ def test_every_other_hook_is_stopped_as_well(plugin: Callable[..., Path], capsys
     ((what, there, advice),) = plugins.doctor()
     assert (what, there) == ("plugin bad", False)
     assert "0.3 s" in advice
+    assert plugins.doctors_failed == ["bad"]
     plugins.event("log")
     plugins.event("log")
     plugins.commands(click.Group())

@@ -51,7 +51,7 @@ def command(state: State, cache: str | None, as_json: bool) -> None:
         print_json({"rows": rows})
     else:
         print_rows(("", "what", "what to do"), [("ok" if r["there"] else "--", r["what"], r["advice"]) for r in rows])
-    if any(info.status == "broken" for info in state.plugins.infos):
+    if state.plugins.doctors_failed or any(info.status == "broken" for info in state.plugins.infos):
         raise SystemExit(3)
     if any(row["needed"] and not row["there"] for row in rows):
         raise SystemExit(4)

@@ -69,6 +69,7 @@ class Plugins:
         self.manager.add_hookspecs(Hooks)
         self.registry = Registry()
         self.infos: list[PluginInfo] = []
+        self.doctors_failed: list[str] = []
         self._silenced: set[str] = set()
 
     @classmethod
@@ -139,13 +140,15 @@ class Plugins:
                 print(f"modbridge: the plugin {label!r} failed to add its verbs: {error}", file=sys.stderr)
 
     def doctor(self) -> list[tuple[str, bool, str]]:
-        """What the plugins need of their environment. One that fails to say so is told as missing."""
+        """What the plugins need of their environment. One that fails to say so is told as missing, and is one of
+        `doctors_failed`."""
         found: list[tuple[str, bool, str]] = []
         for label, hook in self._each("modbridge_doctor"):
             try:
                 with contained(label, self.seconds):
                     found += [(str(what), bool(there), str(advice)) for what, there, advice in hook()]
             except (Exception, SystemExit) as error:
+                self.doctors_failed.append(label)
                 found.append((f"plugin {label}", False, f"its doctor failed: {error}"))
         return found
 
