@@ -1,0 +1,1 @@
+"""Embedding and generation over a Ray cluster."""

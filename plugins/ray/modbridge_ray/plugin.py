@@ -1,0 +1,1 @@
+"""What modbridge-ray brings: the engine `ray`."""
