@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 
 from modbridge.assembly.build import build_component, guard
+from modbridge.builtin.engine_config import LocalEngineConfig
+from modbridge.builtin.local_engine import LocalEngine
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import SourceConfig
 from modbridge.config.pipeline import DEVICES, dump
@@ -22,6 +24,7 @@ from modbridge.errors import ConfigError, Problem, SetupError
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoder
+from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
 from modbridge.interfaces.source import Source, check_keys
 from modbridge.plugins.manager import Plugins
@@ -60,10 +63,19 @@ class Session:
     on_error: str = "raise"
     checkpoint_seconds: float = 20.0
     shard_rows: int = 4096
+    engine: Engine[Any] = field(default_factory=lambda: LocalEngine(LocalEngineConfig(), BuildContext()))
     done: list[StageDone] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict)
     _recent: dict[str, list[str]] = field(default_factory=dict)
     _inner: float = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker of an engine is sent what it takes to open a session like this. Fingerprints go along: they are slow
+        to take, and decide which results are found in the cache."""
+        prints = {name: value for name, value in self._memory.items() if name.startswith("print ")}
+        how = {name: getattr(self, name) for name in ("device", "on_error", "checkpoint_seconds", "shard_rows")}
+        files = [str(Path(file).resolve()) for file in self.plugins.files]
+        return _another, (files, self.cache.root.resolve(), how, prints)
 
     def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
         """The folder of a stage's result, made by `build(out, work)` unless it is there."""
@@ -148,6 +160,11 @@ class Session:
         info = next((info for info in self.plugins.infos if info.name == spec.plugin), None)
         about = {"plugin": info.distribution if info else spec.plugin, "version": info.version if info else "?"}
         save_component(component, out, {"kind": kind, "type": component.config.type, **about, **content})
+
+
+def _another(files: Sequence[str], cache: Path, how: dict[str, Any], prints: dict[str, Any]) -> Session:
+    """A session in a worker: it finds what the first one made, says nothing, and works where it is."""
+    return Session(Plugins.discover(files), Cache(cache), Talk(quiet=True), **how, _memory=prints)
 
 
 class StageFitting:

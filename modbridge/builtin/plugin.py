@@ -226,3 +226,12 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             example={"type": "text_code", "iterations": 30},
         )
     )
+    register(
+        ComponentSpec(
+            kind="engine",
+            name="local",
+            config="modbridge.builtin.engine_config:LocalEngineConfig",
+            impl="modbridge.builtin.local_engine:LocalEngine",
+            summary="this process; what is used where none is named",
+        )
+    )

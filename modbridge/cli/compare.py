@@ -64,6 +64,12 @@ def command(
       modbridge compare my.yaml --vary bridge.type=identity,c3,ridge --seeds 5
       modbridge compare configs/zoo/demo.yaml --rows 'c3/*' --rows 'identity/*' --seeds 0,1
     """
+    if jobs > 1 and work.engine != "local":
+        from modbridge.errors import ConfigError, Problem
+
+        message = f"each of {jobs} processes would ask the engine {work.engine!r} for workers of its own"
+        hint = "leave --jobs out: the engine spreads the work of each cell"
+        raise ConfigError([Problem("--jobs", message, hint=hint)])
     settings = {"baseline": baseline, "rank_by": rank_by, "cost": "false" if no_cost else None}
     judged = (f"compare.{name}={value}" for name, value in settings.items() if value is not None)
     asked = replace(asked, sets=(*asked.sets, *judged))

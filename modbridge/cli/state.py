@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from modbridge.plugins.manager import Plugins
 if TYPE_CHECKING:
     from modbridge.assembly.experiment import Experiment
     from modbridge.assembly.session import Session
+    from modbridge.interfaces.engine import Engine
     from modbridge.plugins.registry import Registry
 
 
@@ -84,6 +85,8 @@ class Work:
     device: str = "auto"
     on_error: str = "raise"
     checkpoint_seconds: float = 20.0
+    engine: str = "local"
+    engine_sets: tuple[str, ...] = ()
 
 
 def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,8 +113,8 @@ def work_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where and how work is done, given to the verb as `work`."""
 
     @wraps(function)
-    def verb(*args: Any, cache: Any, device: str, on_error: str, checkpoint_seconds: float, **more: Any) -> Any:
-        return function(*args, work=Work(cache, device, on_error, checkpoint_seconds), **more)
+    def verb(*args: Any, **more: Any) -> Any:
+        return function(*args, work=Work(**{field.name: more.pop(field.name) for field in fields(Work)}), **more)
 
     return _with_options(
         verb,
@@ -132,6 +135,10 @@ def work_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=20.0,
             show_default=True,
             help="How often long fits save their state.",
+        ),
+        click.option("--engine", default="local", show_default=True, help="Where to embed and generate, such as ray."),
+        click.option(
+            "--engine-set", "engine_sets", multiple=True, metavar="FIELD=VALUE", help="Set a field of the engine."
         ),
     )
 
@@ -167,7 +174,29 @@ def make_session(state: State, work: Work) -> Session:
         device=work.device,
         on_error=work.on_error,
         checkpoint_seconds=work.checkpoint_seconds,
+        engine=_engine(state, work),
     )
+
+
+def _engine(state: State, work: Work) -> Engine[Any]:
+    """The engine that was asked for. Raises ConfigError where there is none of that name, or a field is wrong."""
+    from modbridge.assembly.build import build_component
+    from modbridge.config.blocks import validate_block
+    from modbridge.config.overrides import apply_sets
+    from modbridge.errors import ConfigError, Problem
+    from modbridge.interfaces.component import BuildContext
+
+    registry, problems = state.plugins.registry, list[Problem]()
+    block, _ = apply_sets({"type": work.engine}, {}, work.engine_sets, problems, said_by="--engine-set")
+    if problems:
+        raise ConfigError(problems)
+    try:
+        config = validate_block("engine", block, registry)
+    except ConfigError as error:
+        told = [replace(p, path="--engine" if p.path == "type" else f"--engine-set {p.path}") for p in error.problems]
+        raise ConfigError(told) from error
+    found: Engine[Any] = build_component(config, "engine", registry, BuildContext())
+    return found
 
 
 def cache_folder(given: str | None) -> Path:

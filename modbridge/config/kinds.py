@@ -1,4 +1,4 @@
-"""The config classes of the seven kinds of component.
+"""The config classes of the eight kinds of component.
 
 They load neither torch nor numpy: a config says everything that can be known without weights, and plugins subclass
 these in modules as light as this one.
@@ -199,3 +199,7 @@ class MetricConfig(ComponentConfig):
     def missing(self) -> str | None:
         """What the environment lacks for it, and how to get it, told before a run starts; None if nothing."""
         return None
+
+
+class EngineConfig(ComponentConfig):
+    """Config of an engine, which says where work is done. No field of it changes a result, so none is part of a key."""

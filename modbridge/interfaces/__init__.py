@@ -4,6 +4,7 @@ from modbridge.config.kinds import (
     BridgeConfig,
     DecoderConfig,
     EncoderConfig,
+    EngineConfig,
     MetricConfig,
     PriorConfig,
     SourceConfig,
@@ -13,6 +14,7 @@ from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.encoder import Encoder
+from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Hints, Judge, Progress, TextVectors
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.interfaces.prior import Prior
@@ -29,6 +31,8 @@ __all__ = [
     "DecoderConfig",
     "Encoder",
     "EncoderConfig",
+    "Engine",
+    "EngineConfig",
     "Entity",
     "FitData",
     "Fitting",

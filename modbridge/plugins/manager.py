@@ -122,6 +122,11 @@ class Plugins:
         info.components = [f"{spec.kind}:{spec.name}" for spec in specs]
         return info
 
+    @property
+    def files(self) -> list[str]:
+        """The single-file plugins that were loaded."""
+        return [info.distribution for info in self.infos if info.version == "file" and info.status == "loaded"]
+
     def commands(self, cli: Any, taken: Iterable[str] = ()) -> None:
         """Let the plugins add verbs, whole or not at all. One that fails is named, and the others go on; so is one that
         claims a verb of another plugin or one of `taken`."""

@@ -6,8 +6,7 @@ so that a killed run goes on after its last shard. Equal texts are embedded once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ import torch
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import SourceConfig
-from modbridge.errors import ArtefactError, ConfigError, DataError, ModbridgeError, PluginError, Problem, SetupError
-from modbridge.interfaces.encoder import Encoder, require_finite
-from modbridge.interfaces.fitting import Progress
-from modbridge.interfaces.source import Source, text_key
+from modbridge.errors import ArtefactError, ConfigError, DataError, ModbridgeError, PluginError, Problem
+from modbridge.interfaces.encoder import Encoder
 from modbridge.spaces import Embeddings
+from modbridge.stages.embed_shards import Media, Wanted, made_shards, stored
 from modbridge.stages.fit_encoder import encoder, encoder_key, plan_of
-from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead
+from modbridge.stages.read_ahead import Reader
 from modbridge.store import shards
 from modbridge.store.keys import stable_hash
 
@@ -53,10 +51,7 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
     key = embed_key(session, cell, split, side)
 
     def build(out: Path, work: Path) -> None:
-        source = session.source(source_config(cell, split, side))
-        model = encoder(session, cell)
-        items = _texts(source, stored=_stored(model, side)) if side == "text" else _media(source)
-        _embed_all(session, model, items, side, out, work)
+        _embed_all(session, cell, Wanted(side, source_config(cell, split, side)), out, work)
 
     def load() -> Embeddings:
         if session.cache.has("embed", key) and _readable_again(session, cell, split, side, key):
@@ -72,17 +67,14 @@ def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embedd
     Raises ConfigError for an encoder that only looks up vectors that were made elsewhere.
     """
     model = encoder(session, cell)
-    if _stored(model, "text"):
+    if stored(model, "text"):
         message = f"{model.config.type!r} only looks up stored vectors, and other texts are to be embedded here"
         hint = "choose an encoder that computes vectors, or give a vocabulary with vectors of its own (precomputed)"
         raise ConfigError([Problem("encoder", message, where=cell.document.where("encoder"), hint=hint)])
     key = stable_hash([FORMAT, encoder_key(session, cell), "texts", list(texts)])
 
     def build(out: Path, work: Path) -> None:
-        distinct = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-        rows = [distinct[text] for text in texts]
-        items = _Items([str(i) for i in range(len(texts))], rows, list(distinct), list(distinct))
-        _embed_all(session, model, items, "text", out, work)
+        _embed_all(session, cell, Wanted("text", texts=tuple(texts)), out, work)
 
     return _read(session, cell, _made(session, key, f"{len(texts)} texts", build), "text")
 
@@ -119,153 +111,21 @@ def _readable_again(session: Session, cell: Cell, split: str, side: str, key: st
         return False
     source = session.source(source_config(cell, split, side))
     rows = {item: row for row, item in enumerate(source.keys())}
-    one = Reader(encoder(session, cell), _Media(source), side, [[rows[item]] for item in skipped])
+    one = Reader(encoder(session, cell), Media(source), side, [[rows[item]] for item in skipped])
     return any(one[number].rows for number in range(len(skipped)))
 
 
-@dataclass(frozen=True)
-class _Items:
-    """What to embed: distinct items, and which of them each key stands for."""
-
-    keys: list[str]
-    rows: list[int]
-    distinct: Sequence[Any]
-    names: list[str]
-
-
-def _stored(model: Encoder[Any], side: str) -> bool:
-    """Whether the vectors are there already, by key, so that nothing needs to be read or prepared."""
-    return model.lookup((), side) is not None
-
-
-def _texts(source: Source[Any], *, stored: bool) -> _Items:
-    keys: list[str] = []
-    rows: list[int] = []
-    distinct: dict[str, int] = {}
-    names: list[str] = []
-    for row, item in enumerate(source.keys()):
-        for number in range(source.embedded_texts(row)):
-            text = source.texts(row)[number]
-            keys.append(text_key(item, number))
-            at = distinct.setdefault(keys[-1] if stored else text, len(distinct))
-            if at == len(names):
-                names.append(keys[-1])
-            rows.append(at)
-    if not keys:
-        raise DataError(f"the source {source.config.type!r} brings no texts to embed; expected captions.")
-    return _Items(keys, rows, list(distinct), names)
-
-
-class _Media(Sequence[Any]):
-    """A source's media as a sequence that reads on access."""
-
-    def __init__(self, source: Source[Any]) -> None:
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.source.media(row)
-
-
-def _media(source: Source[Any]) -> _Items:
-    keys = source.keys()
-    return _Items(keys, list(range(len(keys))), _Media(source), keys)
-
-
-def _embed_all(session: Session, model: Encoder[Any], items: _Items, side: str, out: Path, work: Path) -> None:
-    """Shard by shard, those that are there already left as they are. Where a batch is too much for the device, batches
-    are halved from there on."""
-    total, rows = len(items.distinct), session.shard_rows
-    spans = {shards.shard_name(at // rows): range(at, min(at + rows, total)) for at in range(0, total, rows)}
-    notes = {name: note for name in spans if (note := shards.whole(work, name)) is not None}
-    size = int(getattr(model.config, "batch_size", 64))
-    while True:
-        left = {name: span for name, span in spans.items() if name not in notes}
-        done = total - sum(map(len, left.values()))
-        try:
-            with (
-                session.talk.progress(f"embed {side}", total, done) as progress,
-                session.guard(model.config, "encoder", f"it embedded {side} items"),
-            ):
-                for name, values, present, unread in _vectors(session, model, items, side, left, size, progress):
-                    notes[name] = shards.write_shard(work, name, values, present, unread)
-            break
-        except _TooLarge as error:
-            if size == 1:
-                raise SetupError(
-                    f"the device has no memory for one {side} item ({error}). Use a lower `precision`, a smaller "
-                    f"encoder, or another device."
-                ) from error
-            size = size // 2
-            session.talk.say(f"embed {side}: out of memory on the device; going on with batches of {size}")
+def _embed_all(session: Session, cell: Cell, wanted: Wanted, out: Path, work: Path) -> None:
+    """Shard by shard, those that are there already left as they are."""
+    model, side = encoder(session, cell), wanted.side
+    items = wanted.items(session, model)
+    notes, total = made_shards(session, cell, wanted, items, work), len(items.distinct)
     skipped = {key: reason for note in notes.values() for key, reason in note.unread.items()}
     if len(skipped) == total:
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
-    _check_variety(model, side, [work / name for name in spans])
+    _check_variety(model, side, [work / name for name in notes])
     about = {"type": side, "port": model.port(side).to_json()}
-    shards.close(work, out, {name: notes[name] for name in spans}, {"keys": items.keys, "rows": items.rows}, about)
-
-
-class _TooLarge(ModbridgeError):
-    """A batch that was too much for the device's memory."""
-
-
-Shard = tuple[str, torch.Tensor, list[int], dict[str, str]]
-
-
-def _vectors(
-    session: Session,
-    model: Encoder[Any],
-    items: _Items,
-    side: str,
-    spans: Mapping[str, range],
-    size: int,
-    progress: Progress,
-) -> Iterator[Shard]:
-    """Each shard's name, its vectors on the CPU, the rows that they belong to, and its items that could not be read.
-    One reader serves all shards, so that it is ahead of the encoder from one shard to the next."""
-    plan = {name: bucketed(items.distinct, span, size, len if side == "text" else None) for name, span in spans.items()}
-    batches = [rows for of in plan.values() for rows in of]
-    if _stored(model, side):
-        read: Iterator[Batch] = (Batch(rows, None) for rows in batches)
-    else:
-        reader = Reader(model, items.distinct, side, batches)
-        pin = model.device.type == "cuda"
-        read = read_ahead(reader, getattr(model.config, "workers", 0), pin=pin)
-    for name, of in plan.items():
-        values: list[torch.Tensor] = []
-        present: list[int] = []
-        unread: dict[str, str] = {}
-        for _, batch in zip(of, read, strict=False):
-            for row, message in batch.unread.items():
-                if session.on_error != "skip":
-                    raise DataError(
-                        f"item {items.names[row]!r} cannot be read: {message} "
-                        f"Mend or remove it, or leave such items out with --on-error skip."
-                    )
-                unread[items.names[row]] = message
-            if batch.rows:
-                values.append(_embedded(model, batch, side, [items.names[row] for row in batch.rows]))
-                present += batch.rows
-            progress.advance(len(batch.rows) + len(batch.unread))
-        # One copy and one look at the numbers a shard: the device is not waited for after every batch.
-        found = torch.cat(values).cpu() if values else model.encode([], side).values.cpu()
-        require_finite(found, [items.names[row] for row in present])
-        yield name, found, present, unread
-
-
-def _embedded(model: Encoder[Any], batch: Batch, side: str, names: list[str]) -> torch.Tensor:
-    stored = model.lookup(names, side)
-    if stored is not None:
-        return model.labelled(stored, side, len(names))
-    try:
-        return model.embed_batch(batch.inputs, side, len(names))
-    except torch.OutOfMemoryError as error:
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise _TooLarge(str(error).split(". ")[0]) from error
+    shards.close(work, out, notes, {"keys": items.keys, "rows": items.rows}, about)
 
 
 def _check_variety(model: Encoder[Any], side: str, files: Sequence[Path]) -> None:
