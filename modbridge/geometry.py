@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from modbridge.errors import DataError
+from modbridge.spaces import Embeddings
 
 CHUNK = 65536
 
@@ -26,6 +27,11 @@ def unit(x: torch.Tensor) -> torch.Tensor:
             f"with a direction can be normalised. Look for empty items, or for too few different vectors to centre."
         )
     return torch.div(x, length)
+
+
+def finite(x: torch.Tensor, *, chunk: int = CHUNK) -> torch.Tensor:
+    """Which of the vectors (N, ...) hold neither NaN nor infinity, bool (N,) on the CPU, `chunk` rows at a time."""
+    return torch.cat([torch.isfinite(part).flatten(1).all(1).cpu() for part in torch.split(x, chunk)])
 
 
 def centre(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
@@ -54,17 +60,22 @@ class Statistics:
     count: int
 
     @classmethod
-    def of(cls, x: torch.Tensor, *, chunk: int = CHUNK) -> Statistics:
-        """The statistics of vectors (N, D) of any float type, in float64 on the CPU, `chunk` rows at a time.
+    def of(cls, x: torch.Tensor | Embeddings, *, chunk: int = CHUNK) -> Statistics:
+        """The statistics of vectors (N, D) of any float type, in float64 on the CPU, `chunk` rows at a time: in one
+        pass where their moments are known, else in two.
 
         Raises DataError if there are none.
         """
+        known = None if isinstance(x, torch.Tensor) else x.moments
+        x = x if isinstance(x, torch.Tensor) else x.values
         if len(x) == 0:
             raise DataError("statistics of 0 vectors: found an empty set, expected at least one vector.")
-        total, length = torch.zeros(x.shape[1], dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-        for start in range(0, len(x), chunk):
-            total += unit(x[start : start + chunk].cpu().double()).sum(dim=0)
-        mean = total / len(x)
+        if known is None:
+            total = torch.zeros(x.shape[1], dtype=torch.float64)
+            for start in range(0, len(x), chunk):
+                total += unit(x[start : start + chunk].cpu().double()).sum(dim=0)
+        mean = total / len(x) if known is None else known.mean
+        length = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(x), chunk):
             length += (unit(x[start : start + chunk].cpu().double()) - mean).norm(dim=1).sum()
         return cls(mean, length / len(x), len(x))

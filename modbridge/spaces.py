@@ -6,13 +6,15 @@ Importing this module loads neither torch nor numpy, so configs can speak of por
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from modbridge.errors import DataError, PortError
 
 if TYPE_CHECKING:
     import torch
+
+    from modbridge.moments import Moments
 
 Frame = Literal["raw", "centred", "source"]
 
@@ -95,12 +97,14 @@ class Port:
 class Embeddings:
     """Vectors with their port and the ids of their items.
 
-    `values`: float tensor (B, D), or (B, n, D) where `port.tokens` is n. `keys`: B item ids.
+    `values`: float tensor (B, D), or (B, n, D) where `port.tokens` is n. `keys`: B item ids. `moments`: mean and
+    covariance of the vectors at length 1, where they were taken as the vectors were made.
     """
 
     values: torch.Tensor
     port: Port
     keys: tuple[str, ...]
+    moments: Moments | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.keys) != self.values.shape[0]:
@@ -117,4 +121,4 @@ class Embeddings:
         return Embeddings(self.values[rows], self.port, tuple(self.keys[i] for i in rows))
 
     def to(self, device: torch.device | str) -> Embeddings:
-        return Embeddings(self.values.to(device), self.port, self.keys)
+        return Embeddings(self.values.to(device), self.port, self.keys, self.moments)

@@ -8,15 +8,14 @@ from typing import TypeVar
 
 import torch
 
+from modbridge import room
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError, PluginError
+from modbridge.geometry import finite
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
-
-CHUNK = 4096
-
 
 BridgeConfigT = TypeVar("BridgeConfigT", bound=BridgeConfig)
 
@@ -94,7 +93,7 @@ class Bridge(Component[BridgeConfigT]):
                 f"the bridge {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(keys)} items; expected "
                 f"{port}."
             )
-        whole = torch.isfinite(values).flatten(1).all(1)
+        whole = finite(values)
         if not bool(whole.all()):
             bad = [key for key, ok in zip(keys, whole.tolist(), strict=True) if not ok]
             raise DataError(
@@ -105,9 +104,10 @@ class Bridge(Component[BridgeConfigT]):
 
     def _chunked(self, function: object, x: torch.Tensor, draw: Draw) -> torch.Tensor:
         assert callable(function)
-        x = x.to(self.device, torch.float32)
+
+        def part(rows: slice) -> torch.Tensor:
+            found: torch.Tensor = function(x[rows].to(self.device, torch.float32), draw.select(rows))
+            return found
+
         with torch.inference_mode():
-            if len(x) == 0:
-                return x
-            parts = [function(x[i : i + CHUNK], draw.select(slice(i, i + CHUNK))) for i in range(0, len(x), CHUNK)]
-            return torch.cat(parts)
+            return room.filled(len(x), part, self.device) if len(x) else x.to(self.device, torch.float32)

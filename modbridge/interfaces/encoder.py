@@ -10,6 +10,7 @@ import torch
 
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PluginError, PortError
+from modbridge.geometry import finite
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
@@ -87,9 +88,9 @@ class Encoder(Component[EncoderConfigT]):
 
 def require_finite(values: torch.Tensor, keys: Sequence[str]) -> None:
     """Raise DataError, naming items, where vectors (B, ...) hold NaN or infinity."""
-    finite = torch.isfinite(values).flatten(1).all(1)
-    if not bool(finite.all()):
-        bad = [key for key, ok in zip(keys, finite.tolist(), strict=True) if not ok]
+    whole = finite(values)
+    if not bool(whole.all()):
+        bad = [key for key, ok in zip(keys, whole.tolist(), strict=True) if not ok]
         raise DataError(
             f"the vectors of {', '.join(bad[:3])} hold NaN or infinity ({len(bad)} of {len(keys)} items); expected "
             f"finite numbers. If it is a few, look at those items; if it is all, at the encoder's weights and "

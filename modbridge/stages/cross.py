@@ -55,7 +55,7 @@ def text_statistics(session: Session, cell: Cell, split: Split | None = None) ->
     rows = split.fit if split else None
 
     def make() -> Statistics:
-        return Statistics.of(train_vectors(session, cell, "text", rows).values)
+        return Statistics.of(train_vectors(session, cell, "text", rows))
 
     return session.remember(f"text statistics {key} {rows and rows.name}", make)
 
@@ -127,7 +127,7 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         tensors = {"values": values.cpu()}
         if moved:
             side = fitted.bridge.augment(text, noise=False).values
-            text_fit = Statistics.of(augmented(session, cell, config, split).values)
+            text_fit = Statistics.of(augmented(session, cell, config, split))
             tensors |= {"text": side.cpu(), "text_mean": text_fit.mean, "text_radius": text_fit.radius}
         frame = bridged_fit.port.frame
         mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text_fit.mean, text_radius=text_fit.radius)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from modbridge import room
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import SourceConfig
@@ -24,7 +25,7 @@ from modbridge.stages.read_ahead import Reader
 from modbridge.store import shards
 from modbridge.store.keys import stable_hash
 
-FORMAT = 2  # of a store; another one is made anew
+FORMAT = 3  # of a store; another one is made anew
 ENOUGH = 4  # so many different items with one vector are no accident
 
 
@@ -53,12 +54,12 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
     def build(out: Path, work: Path) -> None:
         _embed_all(session, cell, Wanted(side, source_config(cell, split, side)), out, work)
 
-    def load() -> Embeddings:
+    def made() -> Path:
         if session.cache.has("embed", key) and _readable_again(session, cell, split, side, key):
             session.cache.take_back("embed", key)
-        return _read(session, cell, _made(session, key, f"{split} {side}", build), side)
+        return _made(session, key, f"{split} {side}", build)
 
-    return session.remember(f"embeddings {key}", load)
+    return session.remember(f"embeddings {key}", lambda: _read(session, cell, session.world.first(made), side))
 
 
 def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embeddings:
@@ -76,7 +77,8 @@ def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embedd
     def build(out: Path, work: Path) -> None:
         _embed_all(session, cell, Wanted("text", texts=tuple(texts)), out, work)
 
-    return _read(session, cell, _made(session, key, f"{len(texts)} texts", build), "text")
+    folder = session.world.first(lambda: _made(session, key, f"{len(texts)} texts", build))
+    return _read(session, cell, folder, "text")
 
 
 def left_out(session: Session, cell: Cell, split: str, side: str) -> list[str]:
@@ -132,7 +134,7 @@ def _check_variety(model: Encoder[Any], side: str, files: Sequence[Path]) -> Non
     """Raise PluginError if many different items all have one vector: weights or tokenizer are broken."""
     first, count = None, 0
     for file in files:
-        values, _ = shards.read_shards(file.parent, [file.name])
+        values, _ = shards.read_shard(file)
         if first is None and len(values):
             first = values[:1]
         if first is not None and not torch.allclose(values, first.expand_as(values), atol=1e-6):
@@ -156,16 +158,16 @@ def _read(session: Session, cell: Cell, folder: Path, side: str) -> Embeddings:
                 f"Mend them, or go on without them with --on-error skip."
             )
         session.talk.say(f"embed: {count} unreadable {side} items left out, the first {name!r}: {reason}")
-    distinct, present = shards.read_shards(folder, list(index["shards"]))
+    values, kept = shards.read_vectors(folder, index)
     plan = plan_of(session, cell)
     port = plan.text if side == "text" else plan.source
-    place = torch.full((int(max(index["rows"])) + 1,), -1, dtype=torch.int64)
-    place[present] = torch.arange(len(present))
-    at = place[torch.tensor(index["rows"], dtype=torch.int64)]
-    kept = [i for i, where in enumerate(at.tolist()) if where >= 0]
-    keys = tuple(index["keys"][i] for i in kept)
+    keys = tuple(index["keys"][i] for i in kept.tolist()) if skipped else tuple(index["keys"])
     device = session.torch_device(cell.config.device)
+    if room.on_device(values.nbytes, device):
+        values = values.to(device)
+    elif device.type != "cpu":
+        session.talk.say(f"embed: {values.nbytes / 1e9:.1f} GB of {side} vectors stay in main memory")
     try:
-        return Embeddings(distinct[at[at >= 0]].to(device), port, keys)
+        return Embeddings(values, port, keys, shards.read_moments(folder))
     except ModbridgeError as error:
         raise ArtefactError(f"{folder}: {error}") from error

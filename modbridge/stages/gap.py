@@ -210,6 +210,6 @@ def whole(session: Session, cell: Cell) -> dict[str, float]:
     }
     for side in (source, text):
         name = f"{side.port.modality}_{side.port.modality}"
-        row[f"{name}_cosine"] = float(Statistics.of(side.values).mean.norm() ** 2)
+        row[f"{name}_cosine"] = float(Statistics.of(side).mean.norm() ** 2)
         row[f"{name}_unpaired_cosine"] = unpaired_cosine(side.values, side.values)
     return row

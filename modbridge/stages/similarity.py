@@ -66,7 +66,7 @@ def similarity(
     modality = cell.config.data.train.modality
     stats = text_statistics(session, cell, split)
     source, text = held_out(session, cell, split)
-    images = Statistics.of(train_vectors(session, cell, modality, split.fit if split else None).values)
+    images = Statistics.of(train_vectors(session, cell, modality, split.fit if split else None))
     t, v = _centred(text, stats.mean), _centred(source, images.mean)
     bridged = [(names, _bridged(crossed(session, cell, bridge, split), stats)) for names, bridge in bridges]
     have, second = _second_texts(session, cell, text, split)

@@ -26,13 +26,10 @@ SCHEMA = 1
 MODEL = "model.safetensors"
 
 
-def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Close an artefact: hash every file beneath it and write `modbridge.json`."""
-    files = {
-        str(path.relative_to(folder)): file_hash(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+def write_manifest(folder: Path, content: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Close an artefact: hash every file beneath it but those whose sha256 is `known`, and write `modbridge.json`."""
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {name: (known or {}).get(name) or file_hash(folder / name) for name in names if name != MANIFEST}
     text = json.dumps({"schema": SCHEMA, **content, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 

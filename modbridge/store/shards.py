@@ -1,22 +1,31 @@
 """Vectors in shards: each written beside its place and renamed when whole, with a note that holds its hash, so that of
-a store that was cut short or altered only what is broken is made again."""
+a store that was cut short or altered only what is broken is made again.
+
+A finished store is read through memory maps into one tensor, or, where that would not fit, mapped as a whole.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from modbridge import room
 from modbridge.errors import ArtefactError
+from modbridge.moments import Moments
 from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import file_hash
 
-INDEX = "index.json"
+INDEX, MOMENTS, SEEN, WHOLE = "index.json", "moments.safetensors", "seen.json", "whole.bin"
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,10 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(folder: Path, name: str, values: torch.Tensor, rows: Sequence[int], unread: Mapping[str, str]) -> Note:
-    """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded."""
+    """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded, in the order of rows."""
     part = folder / f".{name}.part"
-    save_file({"values": values.contiguous(), "rows": torch.tensor(rows, dtype=torch.int64)}, part)
+    order = torch.tensor(rows, dtype=torch.int64).argsort()
+    save_file({"values": values[order].contiguous(), "rows": torch.tensor(rows, dtype=torch.int64)[order]}, part)
     note = Note(file_hash(part), dict(unread))
     part.replace(folder / name)
     _write_note(folder, name, note)
@@ -52,14 +62,22 @@ def whole(folder: Path, name: str) -> Note | None:
 
 
 def close(
-    work: Path, out: Path, shards: Mapping[str, Note], index: Mapping[str, Any], about: Mapping[str, Any]
+    work: Path,
+    out: Path,
+    shards: Mapping[str, Note],
+    index: Mapping[str, Any],
+    about: Mapping[str, Any],
+    moments: Moments | None = None,
 ) -> None:
-    """Move finished shards into their store, with its index and manifest."""
+    """Move finished shards into their store, with its index, its moments and its manifest."""
     for name in shards:
         (work / name).replace(out / name)
     notes = {name: {"sha256": note.sha256, "unread": note.unread} for name, note in shards.items()}
     (out / INDEX).write_text(json.dumps({**index, "shards": notes}), encoding="utf-8")
-    write_manifest(out, {"kind": "embeddings", **about})
+    if moments is not None and moments.known:
+        save_file(moments.tensors(), out / MOMENTS)
+    write_manifest(out, {"kind": "embeddings", **about}, known={name: note.sha256 for name, note in shards.items()})
+    _mark_seen(out)
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -73,9 +91,19 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def broken(folder: Path) -> list[str]:
-    """The files of a store that are missing or are not what was written."""
+    """The files of a store that are missing or are not what was written. Those that have the size and the time of
+    their writing still are taken for whole; others (copied, say) are looked through, once."""
     files = read_manifest(folder, verify=False).get("files", {})
-    return [n for n, sha256 in files.items() if not (folder / n).is_file() or file_hash(folder / n) != sha256]
+    try:
+        seen = json.loads((folder / SEEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        seen = {}
+    unsure = {name: sha256 for name, sha256 in files.items() if name not in seen or seen[name] != _stamp(folder / name)}
+    bad = [n for n, sha256 in unsure.items() if not (folder / n).is_file() or file_hash(folder / n) != sha256]
+    if unsure and not bad:
+        with suppress(OSError):  # a store that may only be read is looked through every time
+            _mark_seen(folder)
+    return bad
 
 
 def reopen(folder: Path, work: Path, bad: Sequence[str]) -> None:
@@ -88,10 +116,89 @@ def reopen(folder: Path, work: Path, bad: Sequence[str]) -> None:
             _write_note(work, name, Note(note["sha256"], note["unread"]))
 
 
-def read_shards(folder: Path, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vectors of shards one after another, and the row that each belongs to, int64."""
-    shards = [read_tensors(folder / name) for name in names]
-    return torch.cat([shard["values"] for shard in shards]), torch.cat([shard["rows"] for shard in shards])
+def read_vectors(folder: Path, index: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors of a store for the keys of its index, float32 (M, ...), and which of the keys have one, int64 (M,).
+
+    They are copied into memory. What is too large for it is put into one file of the store, once, which is mapped.
+    """
+    files = [folder / name for name in index["shards"]]
+    present = [_tensor(file, "rows") for file in files]
+    rows = torch.tensor(index["rows"], dtype=torch.int64)
+    place = torch.full((int(rows.max()) + 1,), -1, dtype=torch.int64)
+    place[torch.cat(present)] = torch.arange(sum(map(len, present)))
+    at = place[rows]
+    kept = (at >= 0).nonzero().flatten()
+    at = at[kept]
+    shape = (len(at), *_tensor(files[0], "values").shape[1:])
+    count = 4 * math.prod(shape)
+    if room.fits(count):
+        found = torch.empty(shape)
+        _gather(files, present, at, found)
+        return found, kept
+    path = folder / WHOLE
+    if not (path.is_file() and path.stat().st_size == count):
+        beside = folder / f".{WHOLE}.{os.getpid()}.part"
+        try:
+            with beside.open("w+b") as file:
+                room.reserve(file, count, folder)
+            _gather(files, present, at, room.mapped(beside, shape, shared=True))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    return room.mapped(path, shape), kept
+
+
+def _gather(files: Sequence[Path], present: Sequence[torch.Tensor], at: torch.Tensor, out: torch.Tensor) -> None:
+    """Fill `out` (M, ...): row i with the vector at place `at[i]` of all files' vectors, one after another."""
+    plain = torch.equal(at, torch.arange(sum(map(len, present))))
+    order = at if plain else at.argsort(stable=True)
+    asked, start = at if plain else at[order], 0
+    for file, rows in zip(files, present, strict=True):
+        stop = start + len(rows)
+        if plain:
+            out[start:stop] = _tensor(file, "values")
+        else:
+            first, last = torch.searchsorted(asked, torch.tensor([start, stop])).tolist()
+            out[order[first:last]] = _tensor(file, "values")[asked[first:last] - start]
+        start = stop
+
+
+def read_shard(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors of one shard, mapped, and the row that each belongs to, int64."""
+    return _tensor(file, "values"), _tensor(file, "rows")
+
+
+def read_moments(folder: Path) -> Moments | None:
+    """The moments of a store's vectors, each counted as often as it has keys; None for sequences, and where a vector
+    has no direction."""
+    return Moments.from_tensors(read_tensors(folder / MOMENTS)) if (folder / MOMENTS).is_file() else None
+
+
+def _tensor(file: Path, name: str) -> torch.Tensor:
+    """A tensor of a shard, mapped into memory. Raises ArtefactError if the file is damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            found: torch.Tensor = opened.get_tensor(name)
+            return found
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{file} cannot be read as a shard ({error}). Remove its folder to make it anew."
+        ) from error
+
+
+def _mark_seen(folder: Path) -> None:
+    """Note of every file how it looks now that it is known to be whole."""
+    stamps = {name: _stamp(folder / name) for name in read_manifest(folder, verify=False)["files"]}
+    (folder / SEEN).write_text(json.dumps(stamps), encoding="utf-8")
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """The size of a file and when it was written, in nanoseconds; None if it is not there."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return [about.st_size, about.st_mtime_ns]
 
 
 def _note(folder: Path, name: str) -> Path:

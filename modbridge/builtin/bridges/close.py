@@ -95,7 +95,7 @@ class CloseBridge(StatisticsBridge[CloseConfig]):
         source = data.require_source(self.who)
         for vectors in (data.text, source):
             require_finite(vectors, self.who)
-        return Statistics.of(source.values).mean - Statistics.of(data.text.values).mean
+        return Statistics.of(source).mean - Statistics.of(data.text).mean
 
     def _least_squares(self, adapter: LinearAdapter, pairs: Pairs, fitting: Fitting) -> dict[str, torch.Tensor]:
         """A and b of v = A t + b, by the eigenvectors of X'X."""

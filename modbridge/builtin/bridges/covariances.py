@@ -40,15 +40,18 @@ class Spread:
                 f"{who} was given {len(vectors)} {vectors.port.modality} vectors; a covariance takes at least two."
             )
         require_finite(vectors, who)
-        count, dim = vectors.values.shape
-        mean = torch.zeros(dim, dtype=torch.float64)
-        for x in unit_chunks(vectors.values, CHUNK):
-            mean += x.sum(dim=0) / count
-        covariance, fourth = torch.zeros(dim, dim, dtype=torch.float64), 0.0
+        count, known = len(vectors), vectors.moments
+        if known is None:
+            mean = torch.stack([x.sum(dim=0) for x in unit_chunks(vectors.values, CHUNK)]).sum(dim=0) / count
+        else:
+            mean = known.mean
+        fourth, parts = 0.0, torch.zeros(len(mean), len(mean), dtype=torch.float64)
         for x in unit_chunks(vectors.values, CHUNK):
             z = x - mean
-            covariance += z.T @ z / count
+            if known is None:
+                parts += z.T @ z / count
             fourth += float(z.square().sum(dim=1).square().sum()) / count
+        covariance = parts if known is None else known.covariance
         require_spread(float(covariance.trace()), who, vectors)
         return cls(mean, covariance, fourth, count)
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from modbridge.errors import DataError
-from modbridge.geometry import CHUNK, unit
+from modbridge.geometry import CHUNK, finite, unit
 from modbridge.spaces import Embeddings
 
 
 def require_finite(vectors: Embeddings, who: str) -> None:
     """Raise DataError, naming the items, where a vector holds NaN or infinity: one of them would spoil every mean."""
-    bad: list[str] = []
-    for start in range(0, len(vectors), CHUNK):
-        whole = torch.isfinite(vectors.values[start : start + CHUNK]).flatten(1).all(1)
-        bad += [vectors.keys[start + row] for row in (~whole).nonzero().reshape(-1).tolist()]
+    if vectors.moments is not None:  # they are finite only where all vectors are
+        return
+    bad = [vectors.keys[row] for row in (~finite(vectors.values)).nonzero().reshape(-1).tolist()]
     if bad:
         raise DataError(
             f"{who} cannot be fitted: {len(bad)} of {len(vectors)} {vectors.port.modality} vectors hold NaN or "
@@ -44,14 +43,16 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: Embeddings, who: str, *, chunk: int = CHUNK) -> Moments:
-        """Of vectors (N, D), in two passes. Raises DataError for fewer than two, which have no variance, and for NaN or
-        infinity."""
+        """Of vectors (N, D), in two passes where they are not known already. Raises DataError for fewer than two, which
+        have no variance, and for NaN or infinity."""
         require_finite(vectors, who)
         if len(vectors) < 2:
             raise DataError(
                 f"{who} needs the variance of {vectors.port.modality} vectors: found {len(vectors)}, expected at least "
                 f"two."
             )
+        if vectors.moments is not None:
+            return cls(vectors.moments.mean, vectors.moments.covariance.diagonal().clone(), len(vectors))
         x = vectors.values
         mean = torch.zeros(x.shape[1], dtype=torch.float64)
         for part in unit_chunks(x, chunk):

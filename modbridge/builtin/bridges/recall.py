@@ -54,12 +54,12 @@ class RecallBridge(StatisticsBridge[ConfigT]):
         if len(data.text) == 0:
             raise DataError(f"{self.who} needs text vectors to be fitted; the training data gave none.")
         require_finite(data.text, self.who)
-        text = Statistics.of(data.text.values)
+        text = Statistics.of(data.text)
         values = {"text_mean": text.mean, "text_radius": text.radius}
         if self.config.centred:
             source = data.require_source(self.who)
             require_finite(source, self.who)
-            values["source_mean"] = Statistics.of(source.values).mean
+            values["source_mean"] = Statistics.of(source).mean
         whole = self._given(data)
         rows = self._chosen(whole, fitting.seed)
         self._check(rows)

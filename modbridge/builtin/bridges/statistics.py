@@ -40,7 +40,7 @@ class StatisticsBridge(Bridge[ConfigT]):
         source = data.require_source(self.who)
         for vectors in (data.text, source):
             require_finite(vectors, self.who)
-        text, shifted = Statistics.of(data.text.values), Statistics.of(source.values)
+        text, shifted = Statistics.of(data.text), Statistics.of(source)
         self._values = {"text_mean": text.mean, "text_radius": text.radius, "source_mean": shifted.mean}
 
     def statistic(self, name: str) -> torch.Tensor:

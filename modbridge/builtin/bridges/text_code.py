@@ -56,7 +56,7 @@ class TextCodeBridge(StatisticsBridge[TextCodeConfig]):
             raise DataError(f"{self.who} needs text vectors to be fitted; the training data gave none.")
         for vectors in (data.text, source):
             require_finite(vectors, self.who)
-        text, shifted = Statistics.of(data.text.values), Statistics.of(source.values)
+        text, shifted = Statistics.of(data.text), Statistics.of(source)
         dim = len(text.mean)
         one = torch.eye(dim, dtype=torch.float64)
         floor = self.config.floor / dim

@@ -13,8 +13,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
+from modbridge import room
 from modbridge.errors import ConfigError, DataError
-from modbridge.geometry import Statistics, centre, to_text_frame
+from modbridge.geometry import Statistics, centre, finite, to_text_frame
 from modbridge.interfaces import Bridge, BuildContext, FitData, Fitting, Prior
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
@@ -78,11 +79,11 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         for given in (data.text, data.source):
             require_finite(given)
         if self.config.centre:
-            texts = Statistics.of(text)
+            texts = Statistics.of(data.text)
             found.text_mean.copy_(texts.mean)
             found.text_radius.copy_(texts.radius)
             source = data.require_source(f"the bridge {self.config.type!r}")
-            found.source_mean.copy_(Statistics.of(source.values).mean)
+            found.source_mean.copy_(Statistics.of(source).mean)
             if texts.radius < 1e-4:
                 raise DataError(
                     f"the {len(text)} training texts have one and the same vector (mean distance from their mean "
@@ -92,7 +93,7 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
             found.text_mean.zero_()
             found.source_mean.zero_()
             found.text_radius.fill_(1.0)
-        clean = self._scaled(text.to(self.device, torch.float32), found.text_mean)
+        clean = self._all_scaled(text, found.text_mean)
         port = data.text.port.changed(frame="centred" if self.config.centre else "raw")
         fitting.fit_part(self.prior, Embeddings(clean, port, data.text.keys))
         if self.config.chosen_by_fitting:
@@ -112,7 +113,7 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
     def _choose(self, data: FitData, clean: Embeddings, fitting: Fitting) -> None:
         """Set the steps that are `auto`; see `modbridge_diffusion.auto_steps`."""
         given = data.require_source(f"`auto` steps of the bridge {self.config.type!r}")
-        values = self._scaled(given.values.to(self.device, torch.float32), self.statistics.source_mean)
+        values = self._all_scaled(given.values, self.statistics.source_mean)
         source, source_draw = sample(Embeddings(values, given.port, given.keys), fitting.seed)
         text, text_draw = sample(clean, fitting.seed)
         timesteps = int(self.config.prior.timesteps)  # type: ignore[attr-defined]
@@ -171,6 +172,11 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
         """C n(n(x) - mean), (B, D). Raises DataError for vectors without a direction."""
         return centre(x, mean) * self.config.radius
 
+    def _all_scaled(self, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """As `_scaled`, of any number of vectors (N, D), kept where there is room for them."""
+        part = lambda rows: self._scaled(x[rows].to(self.device, torch.float32), mean)  # noqa: E731
+        return room.filled(len(x), part, self.device)
+
     def _framed(self, z: torch.Tensor) -> torch.Tensor:
         return self._to_text(z) if self.config.frame == "text" else torch.nn.functional.normalize(z, dim=1)
 
@@ -182,9 +188,9 @@ class DiffusionBridge(Bridge[DiffusionBridgeConfig]):
 
 def require_finite(given: Embeddings | None) -> None:
     """Raise DataError, naming the items, for vectors that hold NaN or infinity."""
-    if given is None:
+    if given is None or given.moments is not None:  # which are finite only where all vectors are
         return
-    whole = torch.isfinite(given.values).all(dim=1)
+    whole = finite(given.values)
     if not bool(whole.all()):
         bad = [given.keys[i] for i in torch.nonzero(~whole)[:, 0].tolist()]
         raise DataError(

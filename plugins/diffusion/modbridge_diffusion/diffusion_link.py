@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from modbridge import room
 from modbridge.builtin.bridges.pairs import paired_rows
 from modbridge.errors import DataError
 from modbridge.geometry import Statistics, centre, to_text_frame, unit
@@ -71,7 +72,7 @@ class DiffusionLink(Bridge[DiffusionLinkConfig]):
         found.text_radius.fill_(1.0)
         if not self.config.centre:
             return
-        texts = Statistics.of(data.text.values)
+        texts = Statistics.of(data.text)
         if texts.radius < 1e-4:
             raise DataError(
                 f"the {len(data.text)} training texts have one and the same vector (mean distance from their mean "
@@ -79,17 +80,20 @@ class DiffusionLink(Bridge[DiffusionLinkConfig]):
             )
         found.text_mean.copy_(texts.mean)
         found.text_radius.copy_(texts.radius)
-        found.source_mean.copy_(Statistics.of(data.require_source(who).values).mean)
+        found.source_mean.copy_(Statistics.of(data.require_source(who)).mean)
 
     def _scaled_text(self, text: Embeddings) -> Embeddings:
         port = text.port.changed(frame="centred" if self.config.centre else "raw")
-        values = self._scaled(text.values.to(self.device, torch.float32), self.statistics.text_mean)
-        return Embeddings(values, port, text.keys)
+        x, mean = text.values, self.statistics.text_mean
+        part = lambda rows: self._scaled(x[rows].to(self.device, torch.float32), mean)  # noqa: E731
+        return Embeddings(room.filled(len(x), part, self.device), port, text.keys)
 
     def _pairs(self, text: Embeddings, source: Embeddings, texts: torch.Tensor, sources: torch.Tensor) -> Embeddings:
         """The scaled source vector of each paired text, under the text's key."""
         port = source.port.changed(frame="centred" if self.config.centre else "raw")
-        values = self._scaled(source.values[sources].to(self.device, torch.float32), self.statistics.source_mean)
+        x, mean = source.values, self.statistics.source_mean
+        part = lambda rows: self._scaled(x[sources[rows]].to(self.device, torch.float32), mean)  # noqa: E731
+        values = room.filled(len(sources), part, self.device)
         return Embeddings(values, port, tuple(text.keys[row] for row in texts.tolist()))
 
     def _held_out(self, source: Embeddings, sources: torch.Tensor, seed: int, who: str) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from modbridge import room
 from modbridge.errors import ConfigError, DataError
 from modbridge.interfaces import BuildContext, Prior
 from modbridge.noise import Draw
@@ -127,16 +128,19 @@ class DiffusionPrior(Prior[DiffusionConfigT]):
         return self.schedule.diffused(x, torch.tensor([step], device=x.device), noise)
 
     def checked(self, clean: Embeddings) -> torch.Tensor:
-        """The training vectors (N, D), float32 on the device. Raises DataError for fewer than two, for another
-        dimension, and for NaN or infinity."""
+        """The training vectors (N, D), float32, on the device where there is room for them. Raises DataError for fewer
+        than two, for another dimension, and for NaN or infinity."""
         self.config.check(clean.port)
         if len(clean) < 2:
             raise DataError(f"the prior {self.config.type!r} learns from at least two vectors; found {len(clean)}.")
         return self.whole(clean)
 
     def whole(self, vectors: Embeddings) -> torch.Tensor:
-        """Vectors (N, D), float32 on the device. Raises DataError for another dimension, and for NaN or infinity."""
-        x = vectors.values.to(self.device, torch.float32)
+        """Vectors (N, D), float32, on the device where there is room for them. Raises DataError for another dimension,
+        and for NaN or infinity."""
+        x = vectors.values.to(torch.float32)
+        if room.on_device(x.nbytes, self.device):
+            x = x.to(self.device)
         if x.shape[1] != self.context.dim("text"):
             raise DataError(f"the prior was built for {self.context.dim('text')} dimensions; found {x.shape[1]}.")
         whole = torch.isfinite(torch.linalg.vector_norm(x, dim=1))

@@ -75,7 +75,7 @@ class LinkDDPM(DiffusionPrior[LinkDDPMConfig]):
         where there is no pair or a pair's text is not among `clean`.
         """
         config = self.config
-        text = self.checked(clean)
+        text = self.checked(clean).to(self.device)
         self.require_norm(text, self.scale, "scale")
         pairs = self._pairs(clean, observed) if config.takes_pairs else None
         for part in closed_forms(self.network):
@@ -114,6 +114,8 @@ class LinkDDPM(DiffusionPrior[LinkDDPMConfig]):
             clip=config.grad_clip,
             averaged=averaged,
             average_every=EMA_EVERY,
+            # The topology loss compares the rows of a batch; mixing draws for a whole batch.
+            split=not (config.topology or config.mix),
         )
         self.take_average(averaged)
 
@@ -141,7 +143,7 @@ class LinkDDPM(DiffusionPrior[LinkDDPMConfig]):
                 f"the prior {self.config.type!r} learns from pairs and was given none. Give pairs, or set "
                 f"train_on: text."
             )
-        source = self.whole(observed)
+        source = self.whole(observed).to(self.device)
         self.require_norm(source, self.scale, "scale")
         row = {key: number for number, key in enumerate(clean.keys)}
         foreign = [key for key in observed.keys if key not in row]
