@@ -1,22 +1,28 @@
 """The one training loop: every trained part goes through it, so that resuming, clipping and progress are alike.
 
 Every step is a pure function of (weights, seed, step): data order, noise and dropout are drawn from them, so a run that
-was killed and goes on from its last checkpoint ends with the same bytes as an undisturbed one.
+was killed and goes on from its last checkpoint ends with the same bytes as an undisturbed one. Where several processes
+train together (`modbridge.distributed`), they divide the rows of every batch; weights, checkpoints and logs are those
+of the whole batch, and say nothing of how many there were.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from modbridge.errors import DataError
+from modbridge.distributed import Share, World
+from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.fitting import Fitting, Judge
+
+__all__ = ["Batches", "Share", "derived_seed", "epoch_order", "train", "warmup_then"]
 
 
 def derived_seed(*parts: object) -> int:
@@ -83,7 +89,7 @@ def train(
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     steps: int,
-    loss: Callable[[int, int, torch.Tensor], torch.Tensor],
+    loss: Callable[[int, int, torch.Tensor], torch.Tensor | Share],
     fitting: Fitting,
     schedule: Callable[[int], float] = lambda step: 1.0,
     clip: float | None = None,
@@ -91,8 +97,14 @@ def train(
     average_every: int = 1,
     log_every: int = 100,
     judge: Judge | None = None,
+    split: bool = False,
 ) -> float:
     """Take `steps` optimiser steps on `loss(step, epoch, rows)`; gives the last logged loss.
+
+    `split`: whether several processes may divide the rows of a batch: its loss is then the mean of its rows' losses,
+    or `loss` gives a `Share`. One that looks across the rows of a batch (a contrastive loss) cannot be divided; process
+    0 then trains alone, and the others are given its weights. With `split`, dropout is drawn anew in each process, so
+    that the number of processes changes its draws; all else is the same within rounding.
 
     Goes on from the last checkpoint if there is one. With a `judge` (a decoder hands on `fitting.judge`) the weights
     are judged every `judge.every` epochs and after the last step; the best ones, the first among equals, are put back
@@ -103,14 +115,37 @@ def train(
     always before a checkpoint is written or weights are judged, so that nothing spoiled is kept. Raises DataError also
     when the judge gives no finite number.
     """
+    world = fitting.world
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     base_rates = [group["lr"] for group in optimiser.param_groups]
     kept: dict[str, torch.nn.Module] = dict(modules)
     if averaged is not None:
         kept["averaged"] = averaged
+    if world.size > 1 and not split:
+        alone = partial(
+            train,
+            label,
+            modules=modules,
+            optimiser=optimiser,
+            batches=batches,
+            steps=steps,
+            loss=loss,
+            fitting=fitting,
+            schedule=schedule,
+            clip=clip,
+            averaged=averaged,
+            average_every=average_every,
+            log_every=log_every,
+            judge=judge,
+        )
+        last = world.first(alone)
+        _spread(world, kept)
+        for module in kept.values():
+            module.eval()
+        return last
     start, last = 0, math.nan
     losses = _Losses(label)
-    choice = None if judge is None else _Choice(label, judge, batches.per_epoch, kept)
+    choice = None if judge is None else _Choice(label, judge, batches.per_epoch, kept, world)
 
     restored = fitting.restore(label)
     if restored is not None:
@@ -120,6 +155,12 @@ def train(
         start, losses.sum, last = restored["step"], restored["running"], restored["last"]
         if choice is not None:
             choice.best = restored.get("best")  # checkpoints of older versions have none
+    if world.first(lambda: start) != start:
+        raise SetupError(
+            f"{label}: this process does not see the checkpoint that another one goes on from. The cache must be a "
+            f"folder that all processes share."
+        )
+    _spread(world, kept)
 
     for module in modules.values():
         module.train()
@@ -129,11 +170,10 @@ def train(
             rate = schedule(step)
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):
                 group["lr"] = base * rate
-            torch.manual_seed(derived_seed("dropout", fitting.seed, label, step))
-            value = loss(step, epoch, rows)
-            losses.add(step, value)
+            own = () if world.size == 1 else (world.rank,)
+            torch.manual_seed(derived_seed("dropout", fitting.seed, label, step, *own))
             optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            losses.add(step, _backward(world, parameters, world.mine(rows), partial(loss, step, epoch)))
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()
@@ -166,6 +206,28 @@ def train(
     for module in kept.values():
         module.eval()
     return last
+
+
+def _spread(world: World, modules: Mapping[str, torch.nn.Module]) -> None:
+    """Give every process the state that the modules of process 0 have."""
+    world.spread(tensor for module in modules.values() for tensor in module.state_dict().values())
+
+
+def _backward(
+    world: World,
+    parameters: Sequence[torch.nn.Parameter],
+    rows: torch.Tensor,
+    loss: Callable[[torch.Tensor], torch.Tensor | Share],
+) -> torch.Tensor:
+    """The loss of a whole batch, whose gradients are left with the parameters; `rows` are this process's part of it."""
+
+    def step() -> tuple[torch.Tensor, torch.Tensor | int]:
+        value = loss(rows)
+        mean, count = (value.mean, value.count) if isinstance(value, Share) else (value, len(rows))
+        mean.backward()  # type: ignore[no-untyped-call]
+        return mean.detach(), count
+
+    return step()[0] if world.size == 1 else world.combined(parameters, step if len(rows) else None)
 
 
 class _Losses:
@@ -208,8 +270,10 @@ class _Losses:
 class _Choice:
     """The best weights so far: `best` holds their "value", their "step", and their state by "modules"."""
 
-    def __init__(self, label: str, judge: Judge, per_epoch: int, modules: Mapping[str, torch.nn.Module]) -> None:
-        self.label, self.judge, self.modules = label, judge, modules
+    def __init__(
+        self, label: str, judge: Judge, per_epoch: int, modules: Mapping[str, torch.nn.Module], world: World
+    ) -> None:
+        self.label, self.judge, self.modules, self.world = label, judge, modules, world
         self.every = max(1, round(judge.every * per_epoch))
         self.best: dict[str, Any] | None = None
 
@@ -223,7 +287,7 @@ class _Choice:
         for module in self.modules.values():
             module.eval()
         with torch.no_grad():
-            value = float(self.judge.measure())
+            value = self.world.first(lambda: float(self.judge.measure()))
         for module in self.modules.values():
             module.train()
         if not math.isfinite(value):

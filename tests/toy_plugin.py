@@ -101,6 +101,7 @@ class Recite(Decoder[ReciteConfig]):
             loss=loss,
             fitting=fitting,
             log_every=10,
+            split=True,
         )
         self.memory = vectors.batch(range(len(vectors)), 0)
         self.captions = list(targets)

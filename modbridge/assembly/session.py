@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from modbridge.builtin.local_engine import LocalEngine
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import SourceConfig
 from modbridge.config.pipeline import DEVICES, dump
+from modbridge.distributed import World
 from modbridge.errors import ConfigError, Problem, SetupError
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
@@ -54,7 +56,8 @@ class StageDone:
 @dataclass
 class Session:
     """Runs stages. `on_error`: "raise" or "skip" for items that cannot be read. `checkpoint_seconds`: how often long
-    fits save their state. `shard_rows`: vectors in one shard of an embedding."""
+    fits save their state. `shard_rows`: vectors in one shard of an embedding. `world`: the processes of this launch;
+    all but one have sessions that write nothing."""
 
     plugins: Plugins
     cache: Cache
@@ -64,9 +67,12 @@ class Session:
     checkpoint_seconds: float = 20.0
     shard_rows: int = 4096
     engine: Engine[Any] = field(default_factory=lambda: LocalEngine(LocalEngineConfig(), BuildContext()))
+    world: World = field(default_factory=World)
     done: list[StageDone] = field(default_factory=list)
     _memory: dict[str, Any] = field(default_factory=dict)
     _recent: dict[str, list[str]] = field(default_factory=dict)
+    _solo_memory: dict[str, Any] = field(default_factory=dict)
+    _solo_recent: dict[str, list[str]] = field(default_factory=dict)
     _inner: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,8 +83,43 @@ class Session:
         files = [str(Path(file).resolve()) for file in self.plugins.files]
         return _another, (files, self.cache.root.resolve(), how, prints)
 
-    def stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
-        """The folder of a stage's result, made by `build(out, work)` unless it is there."""
+    def stage(
+        self, stage: str, key: str, label: str, build: Callable[[Path, Path], None], *, joint: bool = False
+    ) -> Path:
+        """The folder of a stage's result, made by `build(out, work)` unless it is there.
+
+        Of several processes the first makes it, while the others wait. With `joint` all of them call `build`, which
+        trains by `modbridge.training.train`; `out` is then the result's in the first alone, and nothing but the first
+        may write to `work`. Whether it has to be made is for the first to say.
+        """
+        if self.world.size == 1:
+            return self._stage(stage, key, label, build)
+        if not joint:
+            self.world.first(lambda: self._stage(stage, key, label, build) and None)
+        elif self.world.main:
+
+            def together(out: Path, work: Path) -> None:
+                self.world.say(work.name)
+                build(out, work)
+                self.world.barrier()  # nobody reads `work` any more
+
+            self._stage(stage, key, label, together)
+            self.world.say("")
+        else:
+            name: str = self.world.say()
+            if name:
+                with TemporaryDirectory() as scratch:
+                    build(Path(scratch), self.cache.root / "work" / name)
+                self.world.barrier()
+                self.world.say()
+        if not self.cache.has(stage, key):
+            raise SetupError(
+                f"process {self.world.rank} does not see {self.cache.path(stage, key)}, which another process made. "
+                f"Give --cache a folder that all processes share."
+            )
+        return self.cache.path(stage, key)
+
+    def _stage(self, stage: str, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
         if any(done.stage == stage and done.key == key for done in self.done):
             return self.cache.path(stage, key)
         begun, before = time.monotonic(), self._inner
@@ -100,15 +141,24 @@ class Session:
     def remember(self, key: str, make: Callable[[], T], *, among: str | None = None, most: int = 1) -> T:
         """A value kept in memory for the length of the session; with `among`, only while it is one of the `most` of
         that name that were asked for last."""
+        memory, recent = self._memory, self._recent
+        if self.world.solo:
+            # What all processes have stays in its place: they are to forget it at the same time.
+            if key in memory:
+                known: T = memory[key]
+                return known
+            memory, recent = self._solo_memory, self._solo_recent
+        else:
+            self._solo_memory.pop(key, None)  # the others do not have it: it is made as if nobody had
         if among is not None:
-            recent = self._recent.setdefault(among, [])
-            recent[:] = [*(other for other in recent if other != key), key]
-            for old in recent[:-most]:
-                self._memory.pop(old, None)
-            del recent[:-most]
-        if key not in self._memory:
-            self._memory[key] = make()
-        found: T = self._memory[key]
+            order = recent.setdefault(among, [])
+            order[:] = [*(other for other in order if other != key), key]
+            for old in order[:-most]:
+                memory.pop(old, None)
+            del order[:-most]
+        if key not in memory:
+            memory[key] = make()
+        found: T = memory[key]
         return found
 
     def source(self, config: SourceConfig) -> Source[Any]:
@@ -130,6 +180,12 @@ class Session:
     def torch_device(self, wanted: str) -> torch.device:
         """The device to work on. A GPU that is asked for by name but is not there is an error, never the CPU."""
         name = self.device if self.device != "auto" else wanted
+        own = self.world.device
+        if own is not None and name in ("auto", own.type):
+            return own
+        if own is not None and name != "cpu":
+            hint = f"of several processes each has its own device, here {own}; leave it at auto, or cpu"
+            raise ConfigError([Problem("--device", f"{name!r} is not for this process", hint=hint)])
         if not re.fullmatch(DEVICES, name):
             raise ConfigError([Problem("--device", f"no such device: {name!r}", hint="auto, cpu, mps, cuda or cuda:N")])
         if name == "auto":
@@ -156,6 +212,8 @@ class Session:
 
     def save(self, component: Component[Any], kind: str, out: Path, **content: Any) -> None:
         """Write a fitted component as an artefact."""
+        if not self.world.main:
+            return
         spec = self.plugins.registry.get(kind, component.config.type)
         info = next((info for info in self.plugins.infos if info.name == spec.plugin), None)
         about = {"plugin": info.distribution if info else spec.plugin, "version": info.version if info else "?"}
@@ -168,7 +226,8 @@ def _another(files: Sequence[str], cache: Path, how: dict[str, Any], prints: dic
 
 
 class StageFitting:
-    """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result.
+    """The surroundings of one fit inside a stage: checkpoints in its work folder, log lines beside the result. Of
+    several processes that fit together all read the checkpoints, and one writes.
 
     `embed`: text vectors by the run's encoder. `given`: what decides the fit beside the component's own config.
     """
@@ -185,7 +244,7 @@ class StageFitting:
         given: str = "",
     ) -> None:
         self.session, self.work, self.seed, self.label, self.judge = session, work, seed, label, judge
-        self.embed, self.given = embed, given
+        self.embed, self.given, self.world = embed, given, session.world
         self.lines: list[dict[str, Any]] = []
         self._saved = time.monotonic()
 
@@ -206,6 +265,8 @@ class StageFitting:
         return state
 
     def checkpoint(self, name: str, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        if not self.world.main:
+            return
         now = time.monotonic()
         if force or now - self._saved >= self.session.checkpoint_seconds:
             save_tree({**state(), "lines": self.lines}, self._file(name))
@@ -215,7 +276,8 @@ class StageFitting:
         self.lines.append(values)
         if "note" in values:
             self.session.talk.say(f"{self.label}: {values['note']}")
-        self.session.plugins.event("log", stage_label=self.label, values=values)
+        if self.world.main:
+            self.session.plugins.event("log", stage_label=self.label, values=values)
 
     def write_log(self, out: Path) -> None:
         """Keep the log lines with the result."""
@@ -275,7 +337,7 @@ class StageFitting:
             fitting.write_log(out)
             session.save(part, kind, out, seed=self.seed, data=data)
 
-        folder = session.stage(f"fit_{kind}", key, f"{self.label} / {config.type}", build)
+        folder = session.stage(f"fit_{kind}", key, f"{self.label} / {config.type}", build, joint=True)
         load_component(part, folder)
         log = (folder / TRAINING_LOG).read_text(encoding="utf-8")
         self.lines += [json.loads(line) for line in log.splitlines()]

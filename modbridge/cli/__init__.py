@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,7 +18,11 @@ from typing import Any
 import click
 
 from modbridge.cli.state import State, shared_options
-from modbridge.errors import ModbridgeError
+from modbridge.errors import ConfigError, ModbridgeError, Problem
+from modbridge.launched import launched
+
+TOGETHER = "run"  # the verb that knows what to do where a launcher starts it several times
+PATIENCE = 10.0  # seconds; the launcher ends the others much sooner once the first has told why
 
 VERBS = {
     "cache": "Show what the cache holds, or empty it.",
@@ -82,12 +87,17 @@ def cli(ctx: click.Context) -> None:
     Results go to stdout, talk to stderr.
     """
     ctx.ensure_object(State)
+    verb = ctx.invoked_subcommand
+    if launched().size > 1 and verb != TOGETHER:
+        message = f"works in one process, and was started as one of {launched().size}"
+        hint = f"start it without torchrun or accelerate launch; of all verbs only {TOGETHER} trains in several"
+        raise ConfigError([Problem(f"modbridge {verb}", message, hint=hint)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     state = State()
-    if sys.stdout is None:  # it was closed (`>&-`): results go nowhere
+    if sys.stdout is None or launched().follows:  # it was closed (`>&-`), or another prints: results go nowhere
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         result: Any = cli.main(
@@ -99,15 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        _tell("interrupted; run the same command again and it goes on where it was", state)
+        if not launched().follows:
+            _tell("interrupted; run the same command again and it goes on where it was", state)
         return 130
     except SystemExit as error:  # a verb that leaves as a script does
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except click.BadParameter as error:
-        error.show()
+        _show(error)
         return 2 if isinstance(error, click.MissingParameter) else 1
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except ModbridgeError as error:
         _tell(str(error), state)
@@ -128,7 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 4 if full else 3
 
 
+def _show(error: click.ClickException) -> None:
+    if not launched().follows:
+        error.show()
+
+
 def _tell(message: str, state: State) -> None:
+    launch = launched()
+    if launch.follows:
+        # Most errors are those of the first process too, which tells them; the launcher then ends this one.
+        time.sleep(PATIENCE)
+        message = f"process {launch.rank}: {message}"
     if state.debug:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)

@@ -36,11 +36,12 @@ def command(
 ) -> None:
     """Run a config: fit_encoder, embed, fit_bridge, fit_decoder, generate, score, report.
 
-    What is done already is not done again; a run that was killed goes on where it was.
+    What is done already is not done again; a run that was killed goes on where it was. Several processes train as one.
 
     \b
     Examples:
       modbridge run my.yaml
+      torchrun --nproc-per-node 2 -m modbridge run my.yaml
       modbridge run my.yaml --vary bridge.type=identity,mean_shift --until score
     """
     from modbridge.errors import ConfigError, Problem
@@ -56,6 +57,9 @@ def command(
 
     folder = Path(out) if out else Path("runs") / experiment.first.config.name
     result = run(session, experiment, folder, until)
+    session.world.close()
+    if not session.world.main:
+        return
     fresh = sum(not done.cached for done in session.done)
     session.talk.say(f"{fresh} stages done, {len(session.done) - fresh} taken from the cache")
     if as_json:

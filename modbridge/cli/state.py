@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modbridge.launched import launched
 from modbridge.plugins.containment import off_stdout
 from modbridge.plugins.manager import Plugins
 
@@ -162,19 +163,21 @@ json_option = click.option("--json", "as_json", is_flag=True, callback=_hush, he
 
 
 def make_session(state: State, work: Work) -> Session:
-    """The session of a verb that works."""
+    """The session of a verb that works. Of several processes only the first talks."""
     from modbridge.assembly.session import Session
+    from modbridge.distributed import World
     from modbridge.store.cache import Cache
     from modbridge.talk import Talk
 
     return Session(
         plugins=state.plugins,
         cache=Cache(cache_folder(work.cache)),
-        talk=Talk(quiet=state.quiet),
+        talk=Talk(quiet=state.quiet or launched().follows),
         device=work.device,
         on_error=work.on_error,
         checkpoint_seconds=work.checkpoint_seconds,
         engine=_engine(state, work),
+        world=World.of_launch(work.device),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from modbridge.distributed import World
 from modbridge.spaces import Embeddings
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ class Fitting(Protocol):
     """The surroundings of one fit. The core implements it; authors and tests only use it.
 
     `judge`: what the weights are to be chosen by, to be handed to `modbridge.training.train`; None to keep the last.
+    `world`: the processes that do this fit together; `train` sees to them.
     """
 
     seed: int
     judge: Judge | None
+    world: World
 
     def progress(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Progress]:
         """Show progress over `total` steps, `done` of them finished before."""

@@ -114,7 +114,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
             fitting.write_log(out)
             session.save(bridge, "bridge", out, seed=cell.config.seed, data=given)
 
-        folder = session.stage("fit_bridge", key, label, build)
+        folder = session.stage("fit_bridge", key, label, build, joint=True)
         load_component(bridge, folder)
         return FittedBridge(bridge, folder)
 

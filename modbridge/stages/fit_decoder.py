@@ -168,7 +168,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             fitting.write_log(out)
             session.save(decoder, "decoder", out, seed=cell.config.seed, data=data, **_selected(cell, fitting))
 
-        folder = session.stage("fit_decoder", key, label, build)
+        folder = session.stage("fit_decoder", key, label, build, joint=True)
         load_component(decoder, folder)
         return FittedDecoder(decoder, folder)
 

@@ -14,8 +14,8 @@ from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.stages import STAGES
 from modbridge.stages.embed import embeddings
-from modbridge.stages.fit_bridge import fitted_bridge
-from modbridge.stages.fit_decoder import fitted_decoder, required_decoder
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
+from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.fit_encoder import encoder
 from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
@@ -44,7 +44,8 @@ class Result:
 
 
 def run(session: Session, experiment: Experiment, out: Path, until: str = "report") -> Result:
-    """Take every cell through the stages up to `until`."""
+    """Take every cell through the stages up to `until`. Of several processes all fit; one does the rest, and gives its
+    result to all."""
     experiment.require_paths()
     reach = STAGES.index(until)
     cells = experiment.cells
@@ -56,7 +57,35 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
             require_texts(cell)
             require_held_out(cell)
     if until == "report":
-        claim_folder(out)
+        session.world.first(lambda: claim_folder(out))
+    if session.world.size > 1:
+        for cell in cells:
+            _fit_together(session, cell, reach)
+    return session.world.first(lambda: _run(session, experiment, out, reach))
+
+
+def _fit_together(session: Session, cell: Cell, reach: int) -> None:
+    """What is trained on the way to stage number `reach`, by all processes. What is missing of the rest, statistics for
+    instance, the first makes when it comes to it."""
+
+    def lacks(stage: str, key: str) -> bool:
+        return session.world.first(lambda: not session.cache.has(stage, key))
+
+    if reach >= STAGES.index("fit_decoder"):
+        if lacks("fit_decoder", decoder_key(session, cell)):
+            fitted_decoder(session, cell)
+        bridges = [] if cell.config.evaluate.input == "text" else [cell.config.bridge]
+    elif reach == STAGES.index("fit_bridge"):
+        bridges = [cell.config.bridge, cell.config.augmenter]
+    else:
+        bridges = []
+    for bridge in bridges:
+        if lacks("fit_bridge", bridge_key(session, cell, bridge)):
+            fitted_bridge(session, cell, bridge)
+
+
+def _run(session: Session, experiment: Experiment, out: Path, reach: int) -> Result:
+    cells = experiment.cells
     if reach >= STAGES.index("score"):
         for note in sorted({f"{m.type}: {text}" for c in cells for m in c.config.metrics if (text := m.missing())}):
             session.talk.say(f"score: {note}")
@@ -68,7 +97,7 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
             _partly(session, cell, reach)
     add_gap_closed(rows, within=["seed", *sorted(common_axes(cells))])
     table = summarise(rows, "seed")
-    report = write_run(session, experiment, rows, table, out) if until == "report" else None
+    report = write_run(session, experiment, rows, table, out) if reach == STAGES.index("report") else None
     return Result(table, rows, report, experiment.first.config.reported)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from modbridge.distributed import World
 from modbridge.interfaces.bridge import FitData
 from modbridge.interfaces.fitting import Judge, Progress, TextVectors
 from modbridge.spaces import Embeddings
@@ -38,6 +39,7 @@ class MemoryFitting:
     ) -> None:
         self.seed = seed
         self.judge = judge
+        self.world = World()
         self.stop_after = stop_after
         self.embed = embed
         self.saved: dict[str, dict[str, Any]] = {}

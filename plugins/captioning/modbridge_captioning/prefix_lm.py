@@ -18,7 +18,7 @@ import torch
 from modbridge.datastore import Datastore
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Fitting, TextVectors
-from modbridge.training import Batches, train, warmup_then
+from modbridge.training import Batches, Share, train, warmup_then
 from modbridge_captioning.blocks import FreshLm
 from modbridge_captioning.config import WORDS
 from modbridge_captioning.generation import write
@@ -65,9 +65,9 @@ class PrefixLmDecoder(PrefixLmParts):
             **({} if found is None else {"retrieved": sum(map(len, found)) / len(found)}),
         )
 
-        def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+        def loss(step: int, epoch: int, rows: torch.Tensor) -> Share:
             each, asked = self._caption_losses(vectors, captions, found, rows, epoch)
-            return each.sum() / asked.clamp_min(1)
+            return Share(each.sum(), asked)
 
         batches = Batches(len(captions), config.batch_size, fitting.seed)
         steps = config.steps or batches.steps(config.epochs)
@@ -87,6 +87,7 @@ class PrefixLmDecoder(PrefixLmParts):
             schedule=warmup_then(config.schedule, min(config.warmup, steps // 10), steps),
             clip=config.clip,
             judge=fitting.judge,
+            split=True,
         )
 
     def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:

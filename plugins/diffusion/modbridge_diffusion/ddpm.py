@@ -73,5 +73,6 @@ class DDPM(DiffusionPrior[DDPMConfig]):
             clip=config.grad_clip,
             averaged=averaged,
             average_every=EMA_EVERY,
+            split=True,
         )
         self.take_average(averaged)
