@@ -4,20 +4,26 @@ memory."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from modbridge import room
 from modbridge.assembly.experiment import load_experiment
 from modbridge.assembly.session import Session
 from modbridge.errors import SetupError
+from modbridge.geometry import Statistics
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embeddings
+from modbridge.store import shards
 from modbridge.store.cache import Cache
+from modbridge.store.keys import file_hash
 from modbridge.talk import Talk
 
 from .conftest import TOY
@@ -125,6 +131,67 @@ def test_of_a_damaged_store_only_the_broken_shard_is_made_again(
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "seen.json"} == kept
     embed(tmp_path / "cache")
     assert embed.sizes == []
+
+
+def test_a_store_that_is_as_it_was_written_is_not_hashed_again(
+    embed: Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(tmp_path / "cache")
+    hashed: list[str] = []
+    monkeypatch.setattr(shards, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
+    embed(tmp_path / "cache")
+    assert hashed == []
+    last = store(tmp_path / "cache") / "shard-00002.safetensors"
+    os.utime(last)
+    embed(tmp_path / "cache")
+    embed(tmp_path / "cache")
+    assert hashed == [last.name]
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1  # of the same size
+    last.write_bytes(content)
+    embed(tmp_path / "cache")
+    assert sum(embed.sizes) == 4
+
+
+@pytest.mark.parametrize("side", ["image", "text"])  # of the texts, several have one vector
+def test_vectors_too_many_for_the_memory_are_mapped(
+    embed: Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    held = embed(tmp_path / "cache", side, rows=5)
+    monkeypatch.setattr(room, "memory", lambda: 4 * (held.values.nbytes - 1))
+    found = embed(tmp_path / "cache", side, rows=5)
+    whole = store(tmp_path / "cache", side) / "whole.bin"
+    written = whole.stat().st_mtime_ns
+    assert found.keys == held.keys
+    assert torch.equal(found.values, held.values)
+    found.values.zero_()  # a copy of what is in the file, page by page
+    assert torch.equal(embed(tmp_path / "cache", side, rows=5).values, held.values)
+    assert whole.stat().st_mtime_ns == written
+
+
+def test_moments_are_taken_as_the_vectors_come(embed: Embedding, tmp_path: Path) -> None:
+    for side in ("image", "text"):
+        found = embed(tmp_path / side, side, rows=5)
+        assert found.moments is not None
+        x = found.values.double().numpy()
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        np.testing.assert_allclose(found.moments.mean.numpy(), x.mean(0), atol=1e-12)
+        np.testing.assert_allclose(found.moments.covariance.numpy(), np.cov(x.T, bias=True), atol=1e-12)
+        assert found.moments.count == len(x)
+        apart = Statistics.of(found.values)
+        known = Statistics.of(found)
+        torch.testing.assert_close([known.mean, known.radius], [apart.mean, apart.radius], atol=1e-12, rtol=0)
+
+
+def test_moments_do_not_depend_on_a_kill(embed: Embedding, tmp_path: Path) -> None:
+    embed(tmp_path / "a", rows=5)
+    embed.kill_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        embed(tmp_path / "b", rows=5, batch_size=2)
+    embed.kill_at = None
+    embed(tmp_path / "b", rows=5)
+    one, other = (store(tmp_path / name) / "moments.safetensors" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_store_without_its_index_is_made_again(embed: Embedding, tmp_path: Path) -> None:

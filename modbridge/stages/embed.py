@@ -121,13 +121,14 @@ def _embed_all(session: Session, cell: Cell, wanted: Wanted, out: Path, work: Pa
     """Shard by shard, those that are there already left as they are."""
     model, side = encoder(session, cell), wanted.side
     items = wanted.items(session, model)
-    notes, total = made_shards(session, cell, wanted, items, work), len(items.distinct)
+    notes, moments = made_shards(session, cell, wanted, items, work)
+    total = len(items.distinct)
     skipped = {key: reason for note in notes.values() for key, reason in note.unread.items()}
     if len(skipped) == total:
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
     _check_variety(model, side, [work / name for name in notes])
     about = {"type": side, "port": model.port(side).to_json()}
-    shards.close(work, out, notes, {"keys": items.keys, "rows": items.rows}, about)
+    shards.close(work, out, notes, {"keys": items.keys, "rows": items.rows}, about, moments)
 
 
 def _check_variety(model: Encoder[Any], side: str, files: Sequence[Path]) -> None:

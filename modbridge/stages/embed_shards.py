@@ -23,9 +23,11 @@ from modbridge.errors import DataError, ModbridgeError, SetupError
 from modbridge.interfaces.encoder import Encoder, require_finite
 from modbridge.interfaces.engine import Work
 from modbridge.interfaces.source import Source, text_key
+from modbridge.moments import Moments
 from modbridge.stages.fit_encoder import encoder
 from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead
 from modbridge.store import shards
+from modbridge.store.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,11 @@ def stored(model: Encoder[Any], side: str) -> bool:
     return model.lookup((), side) is not None
 
 
-def made_shards(session: Session, cell: Cell, wanted: Wanted, items: Items, work: Path) -> dict[str, shards.Note]:
-    """The notes of all shards, in their order. Those that stand in `work` already are left as they are."""
+def made_shards(
+    session: Session, cell: Cell, wanted: Wanted, items: Items, work: Path
+) -> tuple[dict[str, shards.Note], Moments | None]:
+    """The notes of all shards, in their order, and the moments of their vectors, each counted as often as it has keys.
+    Shards that stand in `work` already are left as they are."""
     side, engine = wanted.side, session.engine
     total, rows = len(items.distinct), session.shard_rows
     spans = [Span(shards.shard_name(at // rows), range(at, min(at + rows, total))) for at in range(0, total, rows)]
@@ -117,7 +122,11 @@ def made_shards(session: Session, cell: Cell, wanted: Wanted, items: Items, work
     notes = {span.name: note for span in spans if (note := shards.whole(work, span.name)) is not None}
     left = [span for span in spans if span.name not in notes]
     done = total - sum(len(span.rows) for span in left)
+    times = torch.bincount(torch.tensor(items.rows), minlength=total)
     with ExitStack() as stack:
+        tally = stack.enter_context(Tally(work, [span.name for span in spans], times))
+        for name in notes:
+            tally.add(name)
         progress = stack.enter_context(session.talk.progress(f"embed {side}", total, done))
         here = Here(items, progress.advance, session.talk.say) if engine.in_process else None
         token = None if engine.in_process else stack.enter_context(token_in(work))
@@ -125,13 +134,15 @@ def made_shards(session: Session, cell: Cell, wanted: Wanted, items: Items, work
         about = (session, cell, wanted, work.resolve(), token, here)
         for number, made in engine.map(open_worker, about, left) if left else ():
             notes[left[number].name] = made.note
+            tally.add(left[number].name)
             for line in made.said:
                 if line not in said:  # every worker finds out for itself
                     session.talk.say(line)
                     said.add(line)
             if here is None:
                 progress.advance(len(left[number].rows))
-    return {span.name: notes[span.name] for span in spans}
+        moments = tally.moments()
+    return {span.name: notes[span.name] for span in spans}, moments
 
 
 def open_worker(
