@@ -10,9 +10,10 @@ from typing import Any
 
 from modbridge.assembly.plan import Plan, make_plan
 from modbridge.config.document import Document, Reading, read_config
+from modbridge.config.grid import LOADER_FIELDS
 from modbridge.config.interpolation import leaves
 from modbridge.config.overrides import expand, parse_vary
-from modbridge.config.pipeline import LOADER_FIELDS, PipelineConfig, check_pipeline
+from modbridge.config.pipeline import PipelineConfig, check_pipeline
 from modbridge.config.reading import read_value
 from modbridge.errors import ConfigError, ModbridgeError, Problem
 from modbridge.plugins.registry import Registry

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modbridge.config.grid import with_grid
+from modbridge.config.grid import LOADER_FIELDS, with_grid
 from modbridge.config.interpolation import interpolate
 from modbridge.config.overrides import apply_sets, deep_merge, merge_marks, parse_set
 from modbridge.config.reading import KeyPath, Mark, Marks, dotted, nearest_mark, read_yaml
@@ -22,9 +22,10 @@ __all__ = ["Document", "Mark", "Reading", "load_document", "read_config"]
 class Document:
     """What a config file says.
 
-    `tree`: plain values, without `extends`. `marks`: where each path of it was written. `files`: the file itself, then
-    its ancestors. `to_be_given`: dotted names under `paths` that hold no value yet; references to them still stand in
-    the tree as text. `text`: the file as it was given.
+    `tree`: plain values, without `extends`; in a variant's document also without the blocks that name all variants and
+    profiles. `marks`: where each path of it was written. `files`: the file itself, then its ancestors. `to_be_given`:
+    dotted names under `paths` that hold no value yet; references to them still stand in the tree as text. `text`: the
+    file as it was given.
     """
 
     tree: dict[str, Any]
@@ -32,15 +33,14 @@ class Document:
     files: list[Path]
     to_be_given: list[str]
     text: str
-    _names: dict[str, Mark] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._names = {dotted(path): mark for path, mark in self.marks.items()}
+    _names: dict[str, Mark] = field(init=False, repr=False, default_factory=dict)
 
     def where(self, path: str | KeyPath) -> str:
         """ "file:line" of a path ("data.train.path" or its parts), or of the nearest block around it."""
         if not isinstance(path, str):
             return str(nearest_mark(self.marks, path) or "")
+        if not self._names:  # asked for where something is wrong only
+            self._names = {dotted(path): mark for path, mark in self.marks.items()}
         name = path
         while name and name not in self._names:
             name = name.rpartition(".")[0]
@@ -62,6 +62,8 @@ class Reading:
         tree, marks, problems = self.tree, self.marks, list(self.problems)
         if variant is not None:
             tree, marks = _overlay("variants", variant, tree, marks, problems)
+            # They are read, and their mistakes told, with the document of no variant; a matrix has many of them.
+            tree = {name: block for name, block in tree.items() if name not in LOADER_FIELDS}
         tree, marks = apply_sets(tree, marks, point, problems, said_by="--vary")
         tree, given = interpolate(tree, marks, problems)
         document = Document(tree, marks, [file for file, _ in self.files], given, self.files[0][1])
@@ -200,9 +202,13 @@ def _overlay(
         message = f"expected a block of fields to change, found {_kind(overrides)}"
         problems.append(Problem(dotted(path), message, where=str(nearest_mark(marks, path))))
         return tree, marks
-    merged: dict[str, Any] = deep_merge(tree, overrides)
     inner = {at[2:]: mark for at, mark in marks.items() if at[:2] == path and len(at) > 2}
-    return merged, merge_marks(merged, marks, inner)
+    # What the overrides do not touch stays as it is, with its marks: most of a large file.
+    base = {key: tree[key] for key in overrides if key in tree}
+    merged: dict[str, Any] = deep_merge(base, overrides)
+    merged_marks = {at: mark for at, mark in marks.items() if not at or at[0] not in overrides}
+    merged_marks |= merge_marks(merged, marks, inner)
+    return tree | merged, merged_marks
 
 
 def _kind(value: Any) -> str:

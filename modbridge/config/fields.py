@@ -6,10 +6,11 @@ import ast
 import inspect
 import itertools
 import re
-import textwrap
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -192,11 +193,8 @@ def descriptions(cls: type[BaseModel]) -> dict[str, str]:
 
 
 def _attribute_docstrings(cls: type) -> dict[str, str]:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):  # no source at hand: a class made in a shell or by a tool
-        return {}
-    body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
+    module = sys.modules.get(cls.__module__)
+    body = _class_bodies(module).get(cls.__qualname__, []) if module is not None else []
     found = {}
     for before, after in itertools.pairwise(body):
         if (
@@ -207,6 +205,29 @@ def _attribute_docstrings(cls: type) -> dict[str, str]:
             and isinstance(after.value.value, str)
         ):
             found[before.target.id] = after.value.value
+    return found
+
+
+@cache
+def _class_bodies(module: types.ModuleType) -> dict[str, list[ast.stmt]]:
+    """The statements of every class of a module, by qualified name; `inspect.getsource` of each class would parse the
+    whole file each time."""
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # no source at hand: made in a shell or by a tool
+        return {}
+    found: dict[str, list[ast.stmt]] = {}
+    open_nodes: list[tuple[str, ast.AST]] = [("", tree)]
+    while open_nodes:
+        prefix, node = open_nodes.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                found[f"{prefix}{child.name}"] = child.body
+                open_nodes.append((f"{prefix}{child.name}.", child))
+            elif isinstance(child, ast.FunctionDef):
+                open_nodes.append((f"{prefix}{child.name}.<locals>.", child))
+            elif isinstance(child, ast.stmt):
+                open_nodes.append((prefix, child))
     return found
 
 

@@ -20,6 +20,8 @@ from modbridge.config.reading import KeyPath, Mark, Marks, dotted, flow_text, ne
 from modbridge.errors import Problem
 
 GRID, VARIANTS = "grid", "variants"
+# Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
+LOADER_FIELDS = (VARIANTS, GRID, "profiles")
 HINT = "write grid: {FIELD: {NAME: VALUE, ...}, ...}"
 
 

@@ -51,9 +51,9 @@ class _Broken(Exception):
 class _Resolver:
     def __init__(self, tree: dict[str, Any], marks: Marks, problems: list[Problem]) -> None:
         self.marks, self.problems = marks, problems
+        self.tree = tree
         self.values = dict(leaves(tree))
         self.names = {dotted(path): path for path in self.values}
-        self.blocks = _block_names(tree)
         self.done: dict[KeyPath, Any] = {}
         self.failed: set[KeyPath] = set()
         self.open: list[KeyPath] = []
@@ -142,7 +142,7 @@ class _Resolver:
 
     def unknown(self, name: str, literal: str, asker: str) -> tuple[str, str]:
         """What is wrong with a name that is no scalar of this config, and what to do."""
-        if name in self.blocks and name:
+        if name and name in _block_names(self.tree):
             inside = ", ".join([known for known in self.names if known.startswith(f"{name}.")][:3])
             return f"{literal} names a block, expected a single value", inside and f"name one in it: {inside}"
         tail = name.rpartition(".")[2]

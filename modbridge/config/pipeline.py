@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from modbridge.config.blocks import check_model, check_parts
 from modbridge.config.component import Part, lists_parts
+from modbridge.config.grid import LOADER_FIELDS
 from modbridge.config.kinds import (
     BridgeConfig,
     DecoderConfig,
@@ -23,15 +24,13 @@ from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
 from modbridge.plugins.registry import Registry
 from modbridge.tables import MEASURED
 
-# Read by the loader itself, before a pipeline is checked: they hold overrides, not settings.
 DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
-LOADER_FIELDS = ("variants", "grid", "profiles")
 # What weights can be selected by, beside metrics.
 LAST, TEXT_LOSS = "last", "text_loss"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(_Section):

@@ -20,7 +20,7 @@ class ReportedConfig(BaseModel):
     have a key of their own. They enter nothing that is computed: no rank, no `gap_closed`, no cache key.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Annotated[str, Field(min_length=1)]
     """Where they stand: "Diffusion Bridge (CVPR 2025), Table 2a"."""

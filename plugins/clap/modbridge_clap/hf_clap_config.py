@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from modbridge.config.clips import ClipEncoderConfig
 from modbridge.config.contrastive import TrainConfig, WordsConfig
 from modbridge.errors import DataError, PortError
+from modbridge.hub import cached_file
 from modbridge.spaces import Port, Space
 from modbridge.store.keys import model_digest
 from modbridge_clap.hf_clap_shapes import filled, inline_problem, shape_problem
@@ -158,10 +159,8 @@ class HfClapConfig(ClipEncoderConfig):
         folder = self.folder()
         if folder is not None:
             return _projection_dim(folder / "config.json")
-        from huggingface_hub import try_to_load_from_cache  # light, but not needed for local folders
-
-        cached = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
-        return _projection_dim(Path(cached)) if isinstance(cached, str) else HUB_DIMENSIONS.get(self.model)
+        cached = cached_file(self.model, "config.json", self.revision)
+        return _projection_dim(cached) if cached is not None else HUB_DIMENSIONS.get(self.model)
 
 
 def _projection_dim(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from modbridge.config.component import Affects
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PortError
+from modbridge.hub import cached_file
 from modbridge.spaces import Port, Space
 from modbridge.store.keys import model_digest
 from modbridge_clip.known import HUB_DIMENSIONS, SAME_WEIGHTS
@@ -79,11 +80,9 @@ class HfClipConfig(EncoderConfig):
         folder = self.folder()
         if folder is not None:
             return embedding_dim(json.loads((folder / "config.json").read_text("utf-8")))
-        from huggingface_hub import try_to_load_from_cache  # light, but not needed for local folders
-
-        cached = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
-        if isinstance(cached, str):
-            return embedding_dim(json.loads(Path(cached).read_text("utf-8")))
+        cached = cached_file(self.model, "config.json", self.revision)
+        if cached is not None:
+            return embedding_dim(json.loads(cached.read_text("utf-8")))
         return HUB_DIMENSIONS.get(self.model)
 
 
