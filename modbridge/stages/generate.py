@@ -1,21 +1,38 @@
-"""Stage generate: a caption for every held-out item, decoded from its bridged vector."""
+"""Stage generate: a caption for every held-out item, decoded from its bridged vector.
+
+A task is a chunk of items. Whoever does it writes their captions into a file of the stage's folder.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from modbridge.assembly.elsewhere import require_token, token_in
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
-from modbridge.interfaces.decoder import Decoded
+from modbridge.config.kinds import DecoderConfig
+from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.decoder import Decoded, Decoder
+from modbridge.interfaces.engine import Work
+from modbridge.spaces import Embeddings, Port
 from modbridge.stages.cross import Crossed, crossed
-from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
+from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.select import unscored_texts
-from modbridge.store.artefact import read_manifest, write_manifest
+from modbridge.store.artefact import load_component, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
 PREDICTIONS = "predictions.jsonl"
+VECTORS = "vectors.safetensors"
 CHUNK = 512
 
 
@@ -39,27 +56,12 @@ def generated(session: Session, cell: Cell) -> Generated:
 
     def build(out: Path, work: Path) -> None:
         fitted = fitted_decoder(session, cell)
-        oracle = cell.config.evaluate.input == "text"
+        told = None
         if config.reads_references:
-            fitted.decoder.tell(unscored_texts(session, cell, cell.config.data.test or cell.config.data.train))
-        total = len(vectors.bridged)
-        chunk = max(CHUNK // fitted.decoder.batch_size, 1) * fitted.decoder.batch_size
-        parts = []
-        with session.talk.progress("generate", total) as progress:
-            for start in range(0, total, chunk):
-                rows = range(start, min(start + chunk, total))
-                part = work / f"captions-{rows.start:09d}-{rows.stop:09d}.jsonl"
-                if not part.is_file():
-                    bridged = vectors.bridged.select(rows)
-                    source = None if oracle else vectors.source.select(rows)
-                    with session.guard(config, "decoder", "it wrote captions"):
-                        found = fitted.decoder.decode(bridged, source=source, seed=cell.config.seed)
-                    beside = part.with_suffix(".part")
-                    beside.write_text("".join(json.dumps(_plain(d)) + "\n" for d in found), encoding="utf-8")
-                    beside.replace(part)
-                parts.append(part)
-                progress.advance(len(rows))
-        text = "".join(part.read_text(encoding="utf-8") for part in parts)
+            told = unscored_texts(session, cell, cell.config.data.test or cell.config.data.train)
+            fitted.decoder.tell(told)
+        parts = _written(session, cell, fitted, told, vectors, work)
+        text = "".join((work / part).read_text(encoding="utf-8") for part in parts)
         (out / PREDICTIONS).write_text(text, encoding="utf-8")
         write_manifest(out, {"kind": "predictions", "type": config.type, "decoder": fitted.folder.name})
 
@@ -67,6 +69,130 @@ def generated(session: Session, cell: Cell) -> Generated:
     read_manifest(folder)
     lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
     return Generated([Decoded(**json.loads(line)) for line in lines], key, vectors)
+
+
+def _written(
+    session: Session,
+    cell: Cell,
+    fitted: FittedDecoder,
+    told: Mapping[str, Sequence[str]] | None,
+    vectors: Crossed,
+    work: Path,
+) -> list[str]:
+    """The files of all chunks in `work`, in their order. Those that are there already are left as they are."""
+    engine, decoder, total = session.engine, fitted.decoder, len(vectors.bridged)
+    source = None if cell.config.evaluate.input == "text" else vectors.source
+    size = max(CHUNK // decoder.batch_size, 1) * decoder.batch_size
+    chunks = [range(at, min(at + size, total)) for at in range(0, total, size)]
+    names = {rows: f"captions-{rows.start:09d}-{rows.stop:09d}.jsonl" for rows in chunks}
+    there = set(os.listdir(work))
+    left = [rows for rows in chunks if names[rows] not in there]
+    with ExitStack() as stack:
+        progress = stack.enter_context(session.talk.progress("generate", total, total - sum(map(len, left))))
+        given = Given(required_decoder(cell), cell.config.device, cell.config.seed, work.resolve())
+        if engine.in_process:
+            about: tuple[Any, ...] = (session, given, Here(decoder, vectors.bridged, source), None)
+        else:
+            token = stack.enter_context(token_in(work))
+            ports = (vectors.bridged.port, None if source is None else source.port)
+            tensors = {"bridged": vectors.bridged.values, **({} if source is None else {"source": source.values})}
+            save_file({name: values.detach().cpu().contiguous() for name, values in tensors.items()}, work / VECTORS)
+            built = dict(decoder.context.ports)
+            about = (session, given, None, Elsewhere(token, fitted.folder.resolve(), built, ports, told))
+        tasks = [Chunk(names[rows], rows, vectors.bridged.keys[rows.start : rows.stop]) for rows in left]
+        for number, _ in engine.map(open_decoder, about, tasks) if tasks else ():
+            progress.advance(len(left[number]))
+    return list(names.values())
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Items to be captioned: the file that their captions go to, their rows, and their keys."""
+
+    name: str
+    rows: range
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every worker is told: the decoder, where it works, its seed, and the folder of the captions' files."""
+
+    config: DecoderConfig
+    device: str
+    seed: int
+    work: Path
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a worker in the process that asked need not load again."""
+
+    decoder: Decoder[Any]
+    bridged: Embeddings
+    source: Embeddings | None
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a worker elsewhere loads from the cache: the decoder of `folder`, built at `built`, and its vectors, which
+    have the ports `ports` (bridged, source). `told`: references that the decoder is to be told."""
+
+    token: Path
+    folder: Path
+    built: dict[str, Port]
+    ports: tuple[Port, Port | None]
+    told: Mapping[str, Sequence[str]] | None
+
+
+def open_decoder(session: Session, given: Given, here: Here | None, elsewhere: Elsewhere | None) -> Work:
+    """What writes the captions of chunks into their files. Raises SetupError where a worker does not see the cache."""
+    config = given.config
+    if elsewhere is None:
+        assert here is not None
+        decoder, vectors = here.decoder, partial(_selected, here)
+    else:
+        require_token(elsewhere.token)
+        decoder = _loaded(session, given, elsewhere)
+        vectors = partial(_read, given.work / VECTORS, elsewhere.ports)
+
+    def write(chunks: Sequence[Chunk]) -> Iterator[None]:
+        for chunk in chunks:
+            if not (given.work / chunk.name).is_file():  # its worker may have been lost after it was written
+                bridged, source = vectors(chunk)
+                with session.guard(config, "decoder", "it wrote captions"):
+                    found = decoder.decode(bridged, source=source, seed=given.seed)
+                beside = given.work / f".{chunk.name}.part"
+                beside.write_text("".join(json.dumps(_plain(d)) + "\n" for d in found), encoding="utf-8")
+                beside.replace(given.work / chunk.name)
+            yield None
+
+    return write
+
+
+def _loaded(session: Session, given: Given, elsewhere: Elsewhere) -> Decoder[Any]:
+    device = session.torch_device(given.device)
+    context = BuildContext(device=device, seed=given.seed, ports=elsewhere.built, artefact=elsewhere.folder)
+    decoder: Decoder[Any] = session.build(given.config, "decoder", context)
+    load_component(decoder, elsewhere.folder)
+    if elsewhere.told is not None:
+        decoder.tell(elsewhere.told)
+    return decoder
+
+
+def _selected(here: Here, chunk: Chunk) -> tuple[Embeddings, Embeddings | None]:
+    return here.bridged.select(chunk.rows), None if here.source is None else here.source.select(chunk.rows)
+
+
+def _read(file: Path, ports: tuple[Port, Port | None], chunk: Chunk) -> tuple[Embeddings, Embeddings | None]:
+    rows = slice(chunk.rows.start, chunk.rows.stop)
+    with safe_open(file, framework="pt") as opened:
+
+        def read(name: str, port: Port) -> Embeddings:
+            return Embeddings(opened.get_slice(name)[rows], port, chunk.keys)
+
+        bridged, source = ports
+        return read("bridged", bridged), None if source is None else read("source", source)
 
 
 def _plain(decoded: Decoded) -> dict[str, object]:
