@@ -166,7 +166,8 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
             fitting.write_log(out)
-            session.save(decoder, "decoder", out, seed=cell.config.seed, data=data, **_selected(cell, fitting))
+            chosen = _selected(cell, fitting) if session.world.main else {}  # the others may have no log
+            session.save(decoder, "decoder", out, seed=cell.config.seed, data=data, **chosen)
 
         folder = session.stage("fit_decoder", key, label, build, joint=True)
         load_component(decoder, folder)

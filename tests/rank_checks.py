@@ -1,0 +1,183 @@
+"""What `test_distributed.py` starts on two processes: checks of the combination, each against a whole batch computed in
+one place; and, given a verb, that verb, stopped behind a checkpoint as if it had been killed."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from modbridge.distributed import Elsewhere, World
+from modbridge.errors import DataError
+from modbridge.interfaces.fitting import Judge
+from modbridge.testing.fitting import MemoryFitting
+from modbridge.training import Batches, Share, train
+
+X = torch.randn(23, 4, generator=torch.Generator().manual_seed(0))
+TOKENS = torch.arange(23) % 5  # how many of a row's four numbers count; of some none
+
+
+class Net(torch.nn.Module):
+    """`unused` is in no loss, `rare` in that of a few rows only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.linear, self.rare = torch.nn.Linear(4, 4), torch.nn.Parameter(torch.ones(4))
+            self.unused = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x)
+        few = (rows > 18)[:, None]
+        return torch.where(few, out * self.rare, out) if bool(few.any()) else out
+
+
+def fitted(world: World, loss: str, batch_size: int, *, split: bool = True, **more: Any) -> tuple[Net, Any, list[Any]]:
+    """A net trained for a few steps, its optimiser, and the log."""
+    net = Net()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=0.05)
+    fitting = MemoryFitting(seed=3)
+    fitting.world = world
+
+    def of(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor | Share:
+        errors = (net(X[rows], rows) - X[rows].flip(1)).square()
+        if loss == "mean":
+            return errors.mean()
+        if loss == "across":
+            return (errors.mean(1)[:, None] - errors.mean(1)[None, :]).square().mean() + errors.mean()
+        counted = (torch.arange(4) < TOKENS[rows][:, None]).float()
+        return Share((errors * counted).sum(), counted.sum())
+
+    batches = Batches(len(X), batch_size, 3)
+    last = train("net", modules={"net": net}, optimiser=optimiser, batches=batches, steps=9, loss=of, fitting=fitting,
+                 clip=0.5, log_every=3, split=split, **more)  # fmt: skip
+    return net, optimiser, [*(line["loss"] for line in fitting.logged if "loss" in line), last]
+
+
+def same(one: tuple[Net, Any, list[Any]], other: tuple[Net, Any, list[Any]], tolerance: float) -> None:
+    for (name, a), (_, b) in zip(one[0].state_dict().items(), other[0].state_dict().items(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+    assert one[1].state_dict()["state"].keys() == other[1].state_dict()["state"].keys()  # none for what has no gradient
+    torch.testing.assert_close(torch.tensor(one[2]), torch.tensor(other[2]), rtol=1e-5, atol=1e-6)
+
+
+def check_gradients_are_those_of_the_whole_batch(world: World) -> None:
+    for loss in ("mean", "tokens"):
+        for batch_size in (1, 7, 8):  # fewer rows than processes, an uneven part, an even one
+            same(fitted(world, loss, batch_size), fitted(World(), loss, batch_size), 1e-5)
+
+
+def check_a_loss_across_rows_is_not_divided(world: World) -> None:
+    together, alone = fitted(world, "across", 8, split=False), fitted(World(), "across", 8)
+    for name, value in together[0].state_dict().items():
+        assert torch.equal(value, alone[0].state_dict()[name]), name
+    assert together[2][-1] == alone[2][-1]
+
+
+def check_all_choose_the_same_weights(world: World) -> None:
+    values = iter([3.0, 1.0, 2.0, 5.0, 5.0, 5.0] if world.main else [])
+    alone = iter([3.0, 1.0, 2.0, 5.0, 5.0, 5.0])
+    two = fitted(world, "mean", 7, judge=Judge("toy", lambda: next(values)))
+    same(two, fitted(World(), "mean", 7, judge=Judge("toy", lambda: next(alone))), 1e-5)
+
+
+def check_processes_begin_alike(world: World) -> None:
+    net, mine = Net(), torch.full((2, 3), float(world.rank)).T
+    world.spread([*net.state_dict().values(), mine, torch.tensor(True), torch.zeros(0)])
+    assert mine.eq(0).all()
+
+
+def check_what_the_first_does_alone(world: World) -> None:
+    assert world.size == 2
+    seen = world.first(lambda: (os.getpid(), world.size, world.solo))
+    assert seen[1:] == (1, True)
+    assert (seen[0] == os.getpid()) == world.main
+    assert (world.size, world.solo) == (2, False)
+
+
+def check_an_error_is_everybodys(world: World) -> None:
+    def fails(where: int) -> Callable[..., Any]:
+        def step() -> Any:
+            if world.rank == where:
+                raise DataError("this row is broken")
+            p.grad = torch.ones(2)
+            return torch.tensor(1.0), 1
+
+        return step
+
+    p = torch.nn.Parameter(torch.zeros(2))
+    for where in (0, 1):
+        try:
+            world.combined([p], fails(where))
+        except (DataError, Elsewhere) as error:
+            assert "this row is broken" in str(error)
+            assert error.exit_code == 1
+            assert isinstance(error, DataError if world.rank == where else Elsewhere)
+        else:
+            raise AssertionError("no error")
+    try:
+        world.first(lambda: copy.copy(1 // 0))
+    except (ZeroDivisionError, Elsewhere) as error:
+        assert isinstance(error, ZeroDivisionError if world.main else Elsewhere)
+    assert world.say("heard" if world.main else None) == "heard"  # and they still understand each other
+
+
+def check_a_loss_that_is_not_finite_stops_all(world: World) -> None:
+    bad = X.clone()
+    net = Net()
+    fitting = MemoryFitting()
+    fitting.world = world
+
+    def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+        whole = net(bad[rows], rows).square().mean()
+        return whole * float("nan") if step == 2 and not world.main else whole
+
+    batches = Batches(len(X), 8, 0)
+    before: list[torch.Tensor] = []
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimiser.register_step_post_hook(lambda *_: before.append(net.linear.weight.detach().clone()))
+    try:
+        train("net", modules={"net": net}, optimiser=optimiser, batches=batches, steps=5, loss=loss, fitting=fitting,
+              split=True)  # fmt: skip
+    except DataError as error:
+        assert "nan at step 2" in str(error)
+    else:
+        raise AssertionError("no error")
+    assert len(before) == 2
+    assert torch.equal(net.linear.weight, before[-1])
+
+
+def verb(stop_after: int, arguments: list[str]) -> int:
+    """The command line, whose first process dies behind that many checkpoints of a decoder."""
+    from modbridge.assembly.session import StageFitting
+    from modbridge.cli import main
+
+    checkpoint, count = StageFitting.checkpoint, [0]
+
+    def counted(self: StageFitting, name: str, state: Any, *, force: bool = False) -> None:
+        checkpoint(self, name, state, force=force)
+        if name == "prefix_lm" and self.world.main:
+            count[0] += 1
+            if count[0] == stop_after:
+                os._exit(9)
+
+    StageFitting.checkpoint = counted  # type: ignore[method-assign]
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(verb(int(sys.argv[1]), sys.argv[2:]))
+    torch.set_num_threads(1)
+    found = World.of_launch("cpu")
+    for name, check in list(globals().items()):
+        if name.startswith("check_"):
+            check(found)
+            if found.main:
+                print(name, flush=True)
+    found.close()
