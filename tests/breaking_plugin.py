@@ -20,6 +20,7 @@ from modbridge.config.kinds import (
     BridgeConfig,
     DecoderConfig,
     EncoderConfig,
+    EngineConfig,
     MetricConfig,
     PriorConfig,
     SourceConfig,
@@ -31,6 +32,7 @@ from modbridge.interfaces import (
     Decoded,
     Decoder,
     Encoder,
+    Engine,
     FitData,
     Fitting,
     Metric,
@@ -563,6 +565,48 @@ class ColumnsConfig(MetricConfig):
         return ("BLEU 4",)
 
 
+# Engines
+
+
+class GoodEngineConfig(EngineConfig):
+    """Does tasks from the last to the first, two at a time."""
+
+    width: int = 2
+    """How many at a time."""
+
+
+class GoodEngine(Engine[GoodEngineConfig]):
+    def map(self, opened: Any, about: tuple[Any, ...], tasks: Sequence[Any]) -> Any:
+        work = opened(*about)
+        for at in reversed(range(0, len(tasks), self.config.width)):
+            yield from enumerate(work(tasks[at : at + self.config.width]), at)
+
+
+class ForgetsTheLast(GoodEngine):
+    def map(self, opened: Any, about: tuple[Any, ...], tasks: Sequence[Any]) -> Any:
+        return super().map(opened, about, tasks[:-1])
+
+
+class MixesNumbers(GoodEngine):
+    def map(self, opened: Any, about: tuple[Any, ...], tasks: Sequence[Any]) -> Any:
+        found = list(super().map(opened, about, tasks))
+        return [(len(tasks) - 1 - number, result) for number, result in found]
+
+
+class RenamesErrors(GoodEngine):
+    def map(self, opened: Any, about: tuple[Any, ...], tasks: Sequence[Any]) -> Any:
+        try:
+            yield from super().map(opened, about, tasks)
+        except Exception as error:
+            raise RuntimeError(str(error)) from error
+
+
+class SwallowsErrors(GoodEngine):
+    def map(self, opened: Any, about: tuple[Any, ...], tasks: Sequence[Any]) -> Any:
+        with contextlib.suppress(Exception):
+            yield from super().map(opened, about, tasks)
+
+
 def downloads(at: Path) -> dict[str, Any]:
     """An example that needs a network, and does not say so when there is none."""
     with contextlib.suppress(OSError):
@@ -578,6 +622,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "source": (GoodSourceConfig, GoodSource),
     "vocabulary": (GoodVocabularyConfig, GoodVocabulary),
     "metric": (GoodMetricConfig, GoodMetric),
+    "engine": (GoodEngineConfig, GoodEngine),
 }
 
 # (kind, name, the check that it breaks, its config or implementation, words of what was found)
@@ -632,6 +677,16 @@ BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
     ("metric", "of_places", "order_invariance", MetricOfPlaces, "do not follow the items"),
     ("metric", "of_chance", "seeded", MetricOfChance, "otherwise the second time"),
     ("metric", "that_sorts", "inputs_unchanged", MetricThatSorts, "score changed the predictions"),
+    (
+        "engine",
+        "every_task_once",
+        "every_task_once",
+        ForgetsTheLast,
+        "it gave results of [0, 1, 2, 3, 4, 5]",
+    ),
+    ("engine", "mixes_numbers", "every_task_once", MixesNumbers, "the result of task 0 is {'task': 6"),
+    ("engine", "errors_arrive", "errors_arrive", RenamesErrors, "of a DataError in a worker came RuntimeError"),
+    ("engine", "swallows_errors", "errors_arrive", SwallowsErrors, "a DataError in a worker did not arrive"),
 )
 
 

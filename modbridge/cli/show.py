@@ -121,7 +121,7 @@ def _parameters(spec: ComponentSpec, config: Any, state: State, dim: int) -> int
     from modbridge.interfaces.component import BuildContext
     from modbridge.spaces import Port, Space
 
-    if spec.kind in ("source", "metric"):
+    if spec.kind in ("source", "metric", "engine"):
         raise ConfigError([Problem("--build", f"a {spec.kind} has no parameters to count")])
     if isinstance(config, ConfigError):
         raise config

@@ -75,8 +75,9 @@ def asked(kind: str, block: dict[str, Any], validate: Callable[..., Any], regist
         for modality in config.modalities:
             config.emits(modality)
         return
-    if kind in ("source", "metric"):
-        _ = (config.captioned, config.brings_texts) if kind == "source" else config.columns
+    if kind in ("source", "metric", "engine"):
+        told = {"source": ("captioned", "brings_texts"), "metric": ("columns",)}
+        _ = [getattr(config, name) for name in told.get(kind, ())]
         return
     space = Space(id="conformance", dim=16)
     text, source = Port(space=space, modality="text"), Port(space=space, modality="image")

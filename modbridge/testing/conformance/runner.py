@@ -18,6 +18,7 @@ from modbridge.testing.conformance import (
     bridge_checks,
     building_checks,
     config_checks,
+    engine_checks,
     fitting_checks,
     keeping_checks,
     metric_checks,
@@ -44,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     *keeping_checks.CHECKS,
     *source_checks.CHECKS,
     *metric_checks.CHECKS,
+    *engine_checks.CHECKS,
 )
 """Every check, in the order in which they are made."""
 

@@ -113,7 +113,7 @@ class Subject:
     def ports(self) -> dict[str, Port]:
         """The ports that the component is built at: vectors, or sequences where it takes no vectors. A vocabulary's
         stored vectors decide their own space."""
-        if self.kind in ("encoder", "source", "metric"):
+        if self.kind in ("encoder", "source", "metric", "engine"):
             return {}
         refusals = []
         for tokens in (None, TOKENS):
