@@ -215,7 +215,8 @@ class _Shards:
         reader serves all shards, so that it is ahead of the encoder from one shard to the next."""
         model, side, names = self.model, self.side, self.items.names
         length = len if side == "text" else None
-        plan = [bucketed(self.items.distinct, span.rows, self.size, length) for span in spans]
+        size = self.session.shard_rows if stored(model, side) else self.size
+        plan = [bucketed(self.items.distinct, span.rows, size, length) for span in spans]
         batches = [rows for of in plan for rows in of]
         if stored(model, side):
             read: Iterator[Batch] = (Batch(rows, None) for rows in batches)

@@ -8,9 +8,9 @@ import torch
 
 from modbridge.builtin.bridges.moments import require_finite, unit_chunks
 from modbridge.errors import DataError
+from modbridge.geometry import CHUNK
 from modbridge.spaces import Embeddings
 
-CHUNK = 8192
 ALIKE = 1e-12
 
 
@@ -42,7 +42,9 @@ class Spread:
         require_finite(vectors, who)
         count, known = len(vectors), vectors.moments
         if known is None:
-            mean = torch.stack([x.sum(dim=0) for x in unit_chunks(vectors.values, CHUNK)]).sum(dim=0) / count
+            mean = torch.zeros(vectors.values.shape[1], dtype=torch.float64)
+            for x in unit_chunks(vectors.values, CHUNK):
+                mean += x.sum(dim=0) / count
         else:
             mean = known.mean
         fourth, parts = 0.0, torch.zeros(len(mean), len(mean), dtype=torch.float64)

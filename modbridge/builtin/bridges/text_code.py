@@ -24,13 +24,12 @@ from modbridge.builtin.bridges.moments import require_finite
 from modbridge.builtin.bridges.statistics import StatisticsBridge
 from modbridge.builtin.bridges.text_code_config import TextCodeConfig
 from modbridge.errors import ArtefactError, DataError
-from modbridge.geometry import Statistics, centre, unit
+from modbridge.geometry import CHUNK, Statistics, centre, unit
 from modbridge.interfaces import FitData, Fitting
 from modbridge.noise import Draw
 from modbridge.training import derived_seed
 
 MATRICES = ("whiten", "sharpen", "filter")
-CHUNK = 8192
 SHARPENED_ON = 4096  # source vectors whose codes say how to sharpen
 
 
