@@ -32,6 +32,7 @@ VERBS = {
     "components": "List every component that is installed.",
     "demo": "The whole job on a made-up world, from nothing.",
     "doctor": "Say what the environment lacks.",
+    "embed": "Embed what a config names, and say where the vectors are.",
     "gap": "Measure the modality gap, before and after bridges.",
     "import-weights": "Take up the weights that a method's authors published.",
     "info": "Say what is installed and what it runs on, for issue reports.",

@@ -50,6 +50,13 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
     Keys are item keys for media, and `text_key(item, number)` for texts.
     """
     key = embed_key(session, cell, split, side)
+    load = lambda: _read(session, cell, vectors_folder(session, cell, split, side), side)  # noqa: E731
+    return session.remember(f"embeddings {key}", load)
+
+
+def vectors_folder(session: Session, cell: Cell, split: str, side: str) -> Path:
+    """The store of these vectors, made if it is not there. Nothing of it is read."""
+    key = embed_key(session, cell, split, side)
 
     def build(out: Path, work: Path) -> None:
         _embed_all(session, cell, Wanted(side, source_config(cell, split, side)), out, work)
@@ -59,7 +66,7 @@ def embeddings(session: Session, cell: Cell, split: str, side: str) -> Embedding
             session.cache.take_back("embed", key)
         return _made(session, key, f"{split} {side}", build)
 
-    return session.remember(f"embeddings {key}", lambda: _read(session, cell, session.world.first(made), side))
+    return session.world.first(made)
 
 
 def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embeddings:
@@ -83,9 +90,7 @@ def embedded_texts(session: Session, cell: Cell, texts: Sequence[str]) -> Embedd
 
 def left_out(session: Session, cell: Cell, split: str, side: str) -> list[str]:
     """The keys of the items that could not be read and were left out."""
-    embeddings(session, cell, split, side)
-    folder = session.cache.path("embed", embed_key(session, cell, split, side))
-    return sorted(_unread(shards.read_index(folder)))
+    return sorted(_unread(shards.read_index(vectors_folder(session, cell, split, side))))
 
 
 def _made(session: Session, key: str, label: str, build: Callable[[Path, Path], None]) -> Path:
