@@ -230,8 +230,8 @@ def _connected() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError) as error:
         raise SetupError(
-            f"another process of this launch ended, or cannot be reached ({str(error).splitlines()[0][:200]}). Run "
-            f"the same command again; it goes on where it was."
+            "another process of this launch ended, or cannot be reached; what it had to say stands above. Run the same "
+            "command again; it goes on where it was."
         ) from error
 
 

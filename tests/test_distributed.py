@@ -1,4 +1,4 @@
-"""Two processes of `torchrun` or `accelerate launch` end with what one process ends with, and take over from each other.
+"""Two processes of `torchrun` or `accelerate launch` end with what one ends with, and one takes over from two.
 
 Weights are compared to 1e-5: summing gradients over halves of a batch rounds differently than over the whole, by some
 1e-8 a step here, and Adam's division may enlarge that by a hundred.
