@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from modbridge.config.kinds import DecoderConfig
-from modbridge.errors import ConfigError, PluginError, Problem
+from modbridge.errors import ConfigError, PluginError, Problem, SetupError
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.spaces import Embeddings
@@ -81,10 +82,18 @@ class Decoder(Component[DecoderConfigT]):
             ]
         )
 
+    _most: int | None = None  # items given to `decode_batch` at once, where the device has no memory for `pool_size`
+
     @property
     def batch_size(self) -> int:
-        """How many items `decode` gives `decode_batch` at once."""
+        """How many items are decoded at once."""
         return int(getattr(self.config, "decode_batch_size", 64))
+
+    @property
+    def pool_size(self) -> int:
+        """How many items `decode` gives `decode_batch` at once: more than `batch_size` for a decoder that makes batches
+        of its own, of items that go well together."""
+        return self.batch_size
 
     def decode(self, bridged: Embeddings, *, source: Embeddings | None = None, seed: int = 0) -> list[Decoded]:
         """Texts of bridged embeddings, in their order. Raises PortError if the vectors are not of the kind that the
@@ -96,12 +105,31 @@ class Decoder(Component[DecoderConfigT]):
         )
         found: list[Decoded] = []
         with torch.inference_mode():
-            for i in range(0, len(bridged), self.batch_size):
-                rows = slice(i, i + self.batch_size)
+            while len(found) < len(bridged):
+                count = min(self._most or self.pool_size, len(bridged) - len(found))
+                rows = slice(len(found), len(found) + count)
                 raw = None if source is None else source.values[rows].to(self.device, torch.float32)
-                vectors = bridged.values[rows].to(self.device, torch.float32)
-                found += self._checked(self.decode_batch(vectors, raw, bridged.keys[rows], seed), bridged.keys[rows])
+                vectors, keys = bridged.values[rows].to(self.device, torch.float32), bridged.keys[rows]
+                try:
+                    found += self._checked(self.decode_batch(vectors, raw, keys, seed), keys)
+                except torch.OutOfMemoryError as error:
+                    self._most = self.fewer(count, error)
         return found
+
+    def fewer(self, count: int, error: torch.OutOfMemoryError) -> int:
+        """Half of `count` items, which were too many for the device's memory, with a warning. Raises SetupError if
+        `count` is one."""
+        if count <= 1:
+            raise SetupError(
+                f"the device has no memory to decode one item ({str(error).split('. ')[0]}). Use a smaller decoder, a "
+                f"lower precision or fewer beams where it has them, or another device."
+            ) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"{self.config.type}: out of memory on the device; going on with {count // 2} items at once", stacklevel=2
+        )
+        return count // 2
 
     def _checked(self, found: list[Decoded], keys: Sequence[str]) -> list[Decoded]:
         """What `decode_batch` gave, or a PluginError if that is not one text for each item, in their order."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from modbridge.config.component import Affects
+from modbridge.config.search import Search
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -220,6 +221,9 @@ class Retrieval(Block):
     or none (ours; DRCap does not say).
     `query`: what looks for captions where captions are written: "source", the vectors as the encoder gives them
     (DRCap's), or "bridged", as the bridge carries them.
+    `search`: how they are looked for where captions are written: "exact", among all, or "faiss", among those that an
+    index of FAISS picks out, for more than ten million captions (ours). The index is built when it is first needed. In
+    training it is always "exact".
     `separator`: stands behind each caption; DRCap's.
     """
 
@@ -227,6 +231,7 @@ class Retrieval(Block):
     decode_count: Annotated[Count | None, Affects("decode")] = None
     similarity: tuple[Cosine, Cosine] = (0.75, 0.85)
     query: Annotated[Literal["source", "bridged"], Affects("decode")] = "source"
+    search: Annotated[Search, Affects("decode")] = "exact"
     separator: str = ". "
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import DecoderConfig, Layout
+from modbridge.config.search import require_faiss
 from modbridge.errors import PortError
 from modbridge.spaces import Port
 from modbridge_captioning.blocks import (
@@ -168,12 +169,14 @@ class PrefixLmConfig(DecoderConfig):
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but a folder counts by its files' content, not by its name, and marks inside
-        `retrieval` count too."""
+        `retrieval` count too; a `search` among all captions does not, as if there were no other."""
         fields = super().key_fields(*purposes)
         if self.retrieval is not None and "decode" not in purposes:
             for name, field in Retrieval.model_fields.items():
                 if any(isinstance(mark, Affects) for mark in field.metadata):
                     del fields["retrieval"][name]
+        elif self.retrieval is not None and self.retrieval.search == "exact":
+            del fields["retrieval"]["search"]
         for name in ("lm", "tokenizer"):
             value = fields[name]
             if isinstance(value, str) and value != WORDS and Path(value).expanduser().is_dir():
@@ -261,6 +264,9 @@ class PrefixLmConfig(DecoderConfig):
                 )
 
     def check(self, port: Port) -> None:
+        """As for every decoder. Raises SetupError where `retrieval.search` asks for a package that is missing."""
+        if self.retrieval is not None:
+            require_faiss(self.retrieval.search)
         if port.tokens is not None:
             raise PortError(
                 f"the decoder 'prefix_lm' reads one vector an item, shape (B, D); found sequences: {port}. Choose an "

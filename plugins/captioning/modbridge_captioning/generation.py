@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from modbridge.errors import ConfigError
 from modbridge_captioning.blocks import Generate
-from modbridge_captioning.lead import Lead, token_losses
-from modbridge_captioning.targets import IGNORED, CaptionBatch
-
-_SCORED_AT_ONCE = 16  # rows of logits over the whole vocabulary held at once (16 x 39 x 50257 float32: 125 MB)
+from modbridge_captioning.lead import Lead
+from modbridge_captioning.reading import keeps_rows_apart
+from modbridge_captioning.search import Search
+from modbridge_captioning.searched import searched
 
 
 def ends_of(tokenizer: PreTrainedTokenizerBase, stop: str | None, name: str) -> list[int]:
@@ -37,36 +34,30 @@ def ends_of(tokenizer: PreTrainedTokenizerBase, stop: str | None, name: str) -> 
 
 
 def write(
-    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lead: Lead, search: Generate, ends: list[int]
+    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lead: Lead, search: Generate, ends: list[int], at_once: int
 ) -> list[tuple[str, float]]:
     """Captions behind `lead`, each with its log-probability, its end included, divided by its number of tokens (to the
-    power `length_penalty` in beam search)."""
-    beams = {"num_beams": search.num_beams, "length_penalty": search.length_penalty} if search.num_beams > 1 else {}
-    generate: Any = lm.generate
-    ids = generate(
-        inputs_embeds=lead.embeddings,
-        attention_mask=lead.mask,
-        generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+    power `length_penalty` in beam search). At most `at_once` are written together, those with prompts of like length,
+    so that little is padded."""
+    if keeps_rows_apart(lm):
+        found = Search(lm, lead, ends, search.max_new_tokens, search.num_beams, search.length_penalty)
+        found.write(at_once)
+        tokens, lengths, scores = found.tokens, found.lengths, found.scores
+    else:
+        beams = {"num_beams": search.num_beams, "length_penalty": search.length_penalty} if search.num_beams > 1 else {}
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=search.max_new_tokens,
             do_sample=False,
             use_cache=True,
             eos_token_id=ends,
             pad_token_id=tokenizer.eos_token_id,
             **beams,
-        ),
-    )
-    final = torch.isin(ids, torch.tensor(ends, device=ids.device))
-    lengths = torch.where(final.any(1), final.int().argmax(1) + 1, ids.shape[1])
-    there = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    written = CaptionBatch(ids[:, :-1], there[:, :-1].long(), ids.masked_fill(~there, IGNORED))
-    losses = [
-        token_losses(lm, lead.rows(i, i + _SCORED_AT_ONCE), written.rows(i, i + _SCORED_AT_ONCE)).sum(1)
-        for i in range(0, len(ids), _SCORED_AT_ONCE)
-    ]
-    scores = (-torch.cat(losses) / lengths**search.length_penalty).tolist()
+        )
+        tokens, lengths, logs = searched(lm, lead, config, at_once)
+        scores = logs / lengths**search.length_penalty
     texts = []
-    for row, length in zip(ids.tolist(), lengths.tolist(), strict=True):
+    for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
         words = [token for token in row[:length] if token != tokenizer.eos_token_id]
         text = tokenizer.decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts.append(" ".join(str(text).split()))
-    return list(zip(texts, scores, strict=True))
+    return list(zip(texts, scores.tolist(), strict=True))

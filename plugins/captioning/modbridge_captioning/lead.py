@@ -47,8 +47,14 @@ class Lead:
         mixed = words.masked_scatter((ids == -1)[..., None], prefix.to(words.dtype))
         return cls(mixed, there.long(), padded=any(len(row) < longest for row in rows))
 
-    def rows(self, start: int, stop: int) -> Lead:
-        return Lead(self.embeddings[start:stop], self.mask[start:stop], self.padded)
+    def rows(self, rows: torch.Tensor) -> Lead:
+        """Those `rows` (int64), without the columns in which none of them has anything."""
+        mask = self.mask[rows]
+        if not self.padded:
+            return Lead(self.embeddings[rows], mask)
+        longest = int(mask.sum(1).max())
+        mask = mask[:, -longest:]
+        return Lead(self.embeddings[rows, -longest:], mask, not bool(mask.all()))
 
 
 def token_losses(lm: PreTrainedModel, lead: Lead, batch: CaptionBatch) -> torch.Tensor:
@@ -61,7 +67,7 @@ def token_losses(lm: PreTrainedModel, lead: Lead, batch: CaptionBatch) -> torch.
         attention_mask=mask,
         logits_to_keep=count,
         use_cache=False,
-        **(_positions(lm, mask) if lead.padded else {}),
+        **(position_ids(lm, mask) if lead.padded else {}),
     ).logits
     each = functional.cross_entropy(
         logits[:, -count:].flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED, reduction="none"
@@ -69,7 +75,7 @@ def token_losses(lm: PreTrainedModel, lead: Lead, batch: CaptionBatch) -> torch.
     return each.view_as(batch.labels)
 
 
-def _positions(lm: PreTrainedModel, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def position_ids(lm: PreTrainedModel, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """Positions that count from each row's first token on, as transformers' `generate` counts them. An LM that takes
     none counts them from the mask itself (OPT of old) or knows distances only (Bloom)."""
     if "position_ids" not in inspect.signature(lm.forward).parameters:

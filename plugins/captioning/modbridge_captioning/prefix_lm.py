@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from modbridge.config.search import advice
 from modbridge.datastore import Datastore
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Fitting, TextVectors
@@ -30,10 +31,14 @@ from modbridge_captioning.prompt import filled
 from modbridge_captioning.targets import IGNORED, Captions
 from modbridge_captioning.words import learn_words
 
+_POOL = 8  # batches of items that are written in one go, in the order that suits them
+
 
 class PrefixLmDecoder(PrefixLmParts):
     """Writes captions from vectors (B, D). See `PrefixLmConfig` for what can be chosen, `PrefixLmParts` for what it
     raises when it is built."""
+
+    _at_once: int | None = None  # captions written at once, where the device has no memory for `batch_size`
 
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
         """Learn to write `targets` from text vectors (N, D), by cross-entropy of each token given those before it.
@@ -52,6 +57,9 @@ class PrefixLmDecoder(PrefixLmParts):
         _, tokenizer = self._ready()
         if config.retrieval is not None:
             self.store = Datastore.of(vectors.embeddings, targets, self.device)
+            note = advice(config.retrieval.search, len(self.store.texts))
+            if note is not None:
+                fitting.log(note=f"{config.type}'s retrieval: {note}.")
         self._settle_vocabulary()
         captions = self._encoded(targets, vectors)
         found = self._retrieved(vectors, targets)
@@ -132,22 +140,37 @@ class PrefixLmDecoder(PrefixLmParts):
     def _decode(
         self, bridged: torch.Tensor, source: torch.Tensor | None, hints: Sequence[str] | None, keys: Sequence[str]
     ) -> list[Decoded]:
-        lm, tokenizer = self._ready()
+        lm, _ = self._ready()
         found = None
         if self.store is not None and self.config.retrieval is not None:
             asked = self.config.retrieval
             queries = source if source is not None and asked.query == "source" else bridged
-            found = self.store.nearest(queries, asked.decode_count or asked.count)
+            found = self.store.nearest(queries, asked.decode_count or asked.count, asked.search)
         with self._precision():
             lead = self._lead(self._prefix(bridged).float(), found, hints)
             if hints is not None:
                 new = self.config.generate.max_new_tokens
                 require_room(lead, hints, keys, positions(lm), new, "generate.max_new_tokens")
-            written = write(lm, tokenizer, lead, self.config.generate, self._ends)
+            written = self._written(lead)
         details = [{} if found is None else {"retrieved": captions} for captions in found or [[]] * len(written)]
         return [
             Decoded(key, text, score, detail) for key, (text, score), detail in zip(keys, written, details, strict=True)
         ]
+
+    @property
+    def pool_size(self) -> int:
+        """Enough items for a batch to be full most of the time: the next ones take the place of finished ones."""
+        return _POOL * self.batch_size
+
+    def _written(self, lead: Lead) -> list[tuple[str, float]]:
+        """Captions behind `lead` and their scores. Where the device has no memory for a batch, it is halved."""
+        lm, tokenizer = self._ready()
+        while True:
+            at_once = min(self._at_once or self.batch_size, len(lead.mask))
+            try:
+                return write(lm, tokenizer, lead, self.config.generate, self._ends, at_once)
+            except torch.OutOfMemoryError as error:
+                self._at_once = self.fewer(at_once, error)
 
     def project(self, x: torch.Tensor) -> torch.Tensor | None:
         """The prefixes of vectors (B, D), flattened: (B, prefix_length * width); None if nothing of them is read."""

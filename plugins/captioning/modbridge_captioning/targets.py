@@ -29,8 +29,9 @@ class CaptionBatch:
     def to(self, device: torch.device) -> CaptionBatch:
         return CaptionBatch(self.tokens.to(device), self.mask.to(device), self.labels.to(device))
 
-    def rows(self, start: int, stop: int) -> CaptionBatch:
-        return CaptionBatch(self.tokens[start:stop], self.mask[start:stop], self.labels[start:stop])
+    def rows(self, rows: torch.Tensor) -> CaptionBatch:
+        """Those `rows` (int64)."""
+        return CaptionBatch(self.tokens[rows], self.mask[rows], self.labels[rows])
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class ViecapDecoder(Decoder[ViecapConfig]):
     def batch_size(self) -> int:
         return self.writer.batch_size
 
+    @property
+    def pool_size(self) -> int:
+        return self.writer.pool_size
+
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
         """Embed the vocabulary, keep what retrieval is calibrated on, and let the writer learn to write `targets`
         from text vectors (N, D) and the names that the targets say, masked at random.
