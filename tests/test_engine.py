@@ -20,7 +20,7 @@ from modbridge.assembly.session import Session
 from modbridge.builtin.engine_config import LocalEngineConfig
 from modbridge.config.kinds import EngineConfig
 from modbridge.errors import DataError, SetupError
-from modbridge.interfaces import BuildContext, Engine
+from modbridge.interfaces import BuildContext, Decoder, Engine
 from modbridge.plugins.manager import Plugins
 from modbridge.stages import generate
 from modbridge.stages.embed import embeddings
@@ -112,6 +112,7 @@ def test_only_the_altered_shard_is_made_again(opened: Opened, tmp_path: Path) ->
 
 def test_captions_written_elsewhere_are_the_same(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "CHUNK", 4)
+    monkeypatch.setattr(Decoder, "batch_size", 4)
     here = generated(*opened("here"))
     session, cell = opened("apart", apart=True)
     there = generated(session, cell)
