@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
+from modbridge.config.search import Exact, Faiss, require_faiss
 from modbridge.errors import ArtefactError, DataError, PortError
 from modbridge.spaces import Embeddings
+
+if TYPE_CHECKING:
+    from modbridge.approximate import Index
 
 FILE = "captions.json"
 _QUERIES, _BLOCK = 1024, 16384  # rows of cosines at once: 64 MB of float32
@@ -45,14 +51,24 @@ class Datastore:
         # Rounded at once, so that a store that was saved and loaded finds the same.
         return cls(unit.half(), tuple(items), tuple(tuple(of) for of in items.values()))
 
-    def nearest(self, queries: torch.Tensor, count: int) -> list[list[str]]:
-        """The `count` captions nearest to each vector (B, D), the nearest first."""
-        return [[text for text, _ in found] for found in self.nearest_scored(queries, count)]
+    def nearest(self, queries: torch.Tensor, count: int, search: Exact | Faiss = "exact") -> list[list[str]]:
+        """The `count` captions nearest to each vector (B, D), the nearest first.
 
-    def nearest_scored(self, queries: torch.Tensor, count: int) -> list[list[tuple[str, float]]]:
+        With `search` by FAISS, of those that an index picks out. It is built when it is first asked for, and not
+        stored. Raises SetupError if FAISS is not installed.
+        """
+        return [[text for text, _ in found] for found in self.nearest_scored(queries, count, search)]
+
+    def nearest_scored(
+        self, queries: torch.Tensor, count: int, search: Exact | Faiss = "exact"
+    ) -> list[list[tuple[str, float]]]:
         """As `nearest`, each caption with its cosine to the vector."""
         self._require(queries)
-        at, cosines = self._search(queries, count, (-math.inf, math.inf), [()] * len(queries))
+        if search == "exact":
+            at, cosines = self._search(queries, count, (-math.inf, math.inf), [()] * len(queries))
+        else:
+            require_faiss(search)
+            at, cosines = self._search_few(queries, count, search.probes)
         return [
             [(self.texts[i], cosine) for i, cosine in zip(row, of, strict=True) if i >= 0]
             for row, of in zip(at.tolist(), cosines.tolist(), strict=True)
@@ -158,6 +174,26 @@ class Datastore:
                 best, at = order.values, at.gather(1, order.indices)
             found.append(self._settled(x, at.masked_fill(best == -math.inf, -1), count, between))
         return torch.cat([rows for rows, _ in found]), torch.cat([of for _, of in found])
+
+    def _search_few(self, queries: torch.Tensor, count: int, probes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_search`, between any cosines, among the rows of a few lists of the index."""
+        found = [(torch.empty(0, count, dtype=torch.int64), torch.empty(0, count, dtype=torch.float64))]
+        for part in torch.split(queries, _QUERIES):
+            x = functional.normalize(part.to(torch.float32), dim=1)
+            at = self._index.candidates(x, count + _SPARE, probes)
+            found.append(self._settled(x, at, count, (-math.inf, math.inf)))
+        return torch.cat([rows for rows, _ in found]), torch.cat([of for _, of in found])
+
+    @cached_property
+    def _index(self) -> Index:
+        from modbridge.approximate import Index
+
+        rows, dim = self.vectors.shape
+
+        def blocks() -> Iterator[torch.Tensor]:
+            return (functional.normalize(part.float(), dim=1) for part in torch.split(self.vectors, _BLOCK))
+
+        return Index.build(rows, dim, blocks)
 
     def _settled(
         self, x: torch.Tensor, at: torch.Tensor, count: int, between: tuple[float, float]

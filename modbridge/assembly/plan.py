@@ -11,7 +11,7 @@ from modbridge.config.kinds import BridgeConfig, PriorConfig
 from modbridge.config.pipeline import LAST, PipelineConfig
 from modbridge.config.sweep import gap_bridges
 from modbridge.config.weights import require_ports
-from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
+from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem, SetupError
 from modbridge.spaces import Port
 
 
@@ -188,6 +188,8 @@ def _attempt(check: object, otherwise: object, path: str, problems: list[Problem
     try:
         found: Port = check()
         return found
+    except SetupError:  # no mistake of the config's
+        raise
     except ModbridgeError as error:
         problems.append(Problem(path, str(error)))
         return otherwise  # type: ignore[return-value]

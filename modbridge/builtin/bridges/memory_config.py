@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from modbridge.builtin.bridges.map_config import FramedConfig
 from modbridge.builtin.precomputed_config import file_hash, to_be_given
 from modbridge.builtin.vector_header import array_shape
 from modbridge.config.component import Affects, Purpose
+from modbridge.config.search import Exact, Faiss, form, in_words, require_faiss
 from modbridge.errors import DataError
 from modbridge.spaces import Port
 
@@ -24,6 +25,37 @@ def require_rows(file: str, array: str, dim: int | None) -> None:
             f"{file}: the memory {array!r} has the shape {shape}, but the vectors to be bridged are {wanted[7:-1]}-d: "
             f"expected {wanted}. Encode its texts with the encoder of this pipeline, as one vector a text."
         )
+
+
+class StoredFaiss(Faiss):
+    """An index of FAISS (inverted lists) that is built when the bridge is fitted, and kept in its artefact.
+
+    `probes`: how many lists are looked through for a source vector, those whose centres are nearest. There are
+    4 sqrt(M) lists of M texts. More of them miss less and take longer; with all of them nothing is missed.
+    """
+
+    probes: Annotated[int, Field(ge=1), Affects("cross")] = 32
+
+
+class MixedFaiss(StoredFaiss):
+    """As `StoredFaiss`.
+
+    `nearest`: over how many texts the softmax goes, those nearest to the source vector among the lists' texts.
+    """
+
+    nearest: Annotated[int, Field(ge=1), Affects("cross")] = 1024
+
+
+_StoredSearch = Annotated[
+    Annotated[Exact, Tag("exact")] | Annotated[StoredFaiss, Tag("faiss")],
+    Discriminator(form),
+    BeforeValidator(in_words, json_schema_input_type=Literal["exact", "faiss"] | StoredFaiss),
+]
+_MixedSearch = Annotated[
+    Annotated[Exact, Tag("exact")] | Annotated[MixedFaiss, Tag("faiss")],
+    Discriminator(form),
+    BeforeValidator(in_words, json_schema_input_type=Literal["exact", "faiss"] | MixedFaiss),
+]
 
 
 class RecallConfig(FramedConfig):
@@ -51,6 +83,10 @@ class RecallConfig(FramedConfig):
     """A memory that takes at most so many MiB as float32 is kept on the device; a larger one is read from its file for
     every batch."""
 
+    search: _StoredSearch = "exact"
+    """How texts are found: "exact" looks at all of them; "faiss" at those that an index of FAISS picks out, for
+    memories of more than ten million texts. The index takes 2 D + 8 bytes a text beside the memory itself."""
+
     @model_validator(mode="after")
     def _names_its_array(self) -> RecallConfig:
         if (self.file is None) != (self.array is None):
@@ -62,16 +98,23 @@ class RecallConfig(FramedConfig):
         return frozenset({"text", "source"}) if self.centred else frozenset({"text"})
 
     def crosses(self, source: Port, text: Port) -> Port:
-        """As for every bridge of vectors; DataError for a memory of another dimension. A file that isn't there is told
-        when the bridge is fitted, since an artefact does without it."""
+        """As for every bridge of vectors; DataError for a memory of another dimension, SetupError for a `search` whose
+        package is missing. A file that isn't there is told when the bridge is fitted, since an artefact does without
+        it."""
         port = super().crosses(source, text)
+        require_faiss(self.search)
         if self.file is not None and self.array is not None and self._is_there():
             require_rows(self.file, self.array, text.space.dim)
         return port
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but the file counts by its content, not by its name."""
+        """As for every component, but the file counts by its content, not by its name; of `search` fitting needs no
+        more than the word, and nothing where all texts are looked at."""
         fields = super().key_fields(*purposes)
+        if self.search == "exact":
+            del fields["search"]
+        elif "cross" not in purposes:
+            fields["search"] = self.search.type
         return {**fields, "file": file_hash(Path(self.file).expanduser())} if self.file and self._is_there() else fields
 
     def _is_there(self) -> bool:
@@ -84,6 +127,10 @@ class MemoryConfig(RecallConfig):
     temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False), Affects("cross")] = 0.01
     """What cosines are divided by before the softmax. The default is DeCap's and WSAC's (they multiply by 100); DRCap
     takes its encoder's learnt one. With `centred` cosines spread wider, and a softer one suits them."""
+
+    search: _MixedSearch = "exact"
+    """How texts are found: "exact" mixes all of them; "faiss" the `nearest` of those that an index of FAISS picks out,
+    for memories of more than ten million texts. The index takes 2 D + 8 bytes a text beside the memory itself."""
 
 
 class NearestCaptionConfig(RecallConfig):

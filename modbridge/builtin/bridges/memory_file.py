@@ -25,6 +25,7 @@ from modbridge.builtin.vector_header import DAMAGE, damaged, require, safetensor
 from modbridge.errors import DataError
 
 NAME = "memory"
+_READ = 4096  # rows at once
 SAFETENSORS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 NUMPY = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
 
@@ -41,6 +42,17 @@ class Rows(ABC):
         """All rows in order, up to `size` at once. A block is good only until the next is asked for."""
         ...
 
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        """The rows (n, dim) of numbers (n,) in any order, int64 on the CPU. This goes through all rows once."""
+        order = index.argsort()
+        picked = PickedRows(self, index[order]).blocks(_READ)
+        found = torch.empty(len(index), self.dim, dtype=self.dtype)
+        start = 0
+        for block in picked:
+            found[order[start : start + len(block)]] = block.cpu()
+            start += len(block)
+        return found
+
 
 class TensorRows(Rows):
     """The rows of a tensor (N, D)."""
@@ -51,6 +63,9 @@ class TensorRows(Rows):
 
     def blocks(self, size: int) -> Iterator[torch.Tensor]:
         yield from torch.split(self.values, size)
+
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        return self.values[index.to(self.values.device)]
 
 
 class PickedRows(Rows):
@@ -67,6 +82,9 @@ class PickedRows(Rows):
             if first < last:
                 yield block[(self.index[first:last] - start).to(block.device)]
             start += len(block)
+
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        return self.rows.at(self.index[index])
 
 
 class FileRows(Rows):
@@ -99,6 +117,22 @@ class FileRows(Rows):
                     yield torch.frombuffer(buffer, dtype=self.dtype, count=rows * self.dim).view(rows, self.dim)
         except (*DAMAGE, zlib.error) as error:
             raise damaged(self.path, error) from error
+
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        """As for all rows; those of a .safetensors file are read alone, one by one."""
+        if self.path.suffix != ".safetensors":
+            return super().at(index)
+        width = self.dim * self.dtype.itemsize
+        found = bytearray(len(index) * width)
+        try:
+            with self._opened() as (file, _, _):
+                begin = file.tell()
+                for place, row in enumerate(index.tolist()):
+                    file.seek(begin + row * width)
+                    _fill(file, memoryview(found)[place * width : (place + 1) * width])
+        except (*DAMAGE, zlib.error) as error:
+            raise damaged(self.path, error) from error
+        return torch.frombuffer(found, dtype=self.dtype).view(len(index), self.dim)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[io.BufferedIOBase, tuple[int, ...], torch.dtype]]:

@@ -2,7 +2,8 @@
 
 v' = the vector of M with the greatest cosine to n(v); M the unit vectors of training texts. Only texts are needed. Of
 equal ones the first. Centred (ours): compared after the source vector and M each had their own mean taken away and were
-normalised again; the answer is the text's own vector all the same.
+normalised again; the answer is the text's own vector all the same. With `search: faiss` (ours) an index picks out the
+texts that are compared.
 
 Source: the baseline "CLIPRe" (caption retrieval) of Li et al., "DeCap" (ICLR 2023), whose caption is given out as it
 is; as an input of a decoder WSAC's "nnd" (nearest neighbour decoding, authors' code).
@@ -20,6 +21,9 @@ class NearestCaptionBridge(RecallBridge[NearestCaptionConfig]):
     """Replaces source vectors by their nearest text vectors."""
 
     def recall(self, query: torch.Tensor) -> torch.Tensor:
+        if self.config.search != "exact":
+            few = [texts[:, 0].masked_fill(at == -torch.inf, torch.nan) for at, texts, _ in self.picked(query, 1)]
+            return torch.cat(few).to(query)
         best = query.new_full((len(query),), -torch.inf)
         # NaN for a query that is nowhere near anything because it holds NaN itself: the core names it.
         found = torch.full_like(query, torch.nan)

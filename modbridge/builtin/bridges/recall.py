@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +18,22 @@ from modbridge.builtin.bridges.memory_config import RecallConfig, require_rows
 from modbridge.builtin.bridges.memory_file import NAME, FileRows, PickedRows, Rows, TensorRows, check_rows, write_rows
 from modbridge.builtin.bridges.moments import require_finite
 from modbridge.builtin.bridges.statistics import StatisticsBridge
+from modbridge.config.search import advice, require_faiss
 from modbridge.errors import DataError
 from modbridge.geometry import Statistics, centre, unit
 from modbridge.interfaces import FitData, Fitting
 from modbridge.noise import Draw
 from modbridge.training import derived_seed
 
+if TYPE_CHECKING:
+    from modbridge.approximate import Index
+
 ConfigT = TypeVar("ConfigT", bound=RecallConfig)
 
-FILE = "memory.safetensors"
+FILE, INDEX = "memory.safetensors", "memory.faiss"
 MIB = 2**20
+_SPARE = 8  # rows that are picked out beyond those asked for, since the index knows them in half precision
+_PICKED = 2**22  # numbers of such rows at once
 
 
 class RecallBridge(StatisticsBridge[ConfigT]):
@@ -35,6 +41,7 @@ class RecallBridge(StatisticsBridge[ConfigT]):
 
     _rows: Rows | None = None
     _held: torch.Tensor | None = None
+    _index: Index | None = None
 
     @abstractmethod
     def recall(self, query: torch.Tensor) -> torch.Tensor:
@@ -65,13 +72,25 @@ class RecallBridge(StatisticsBridge[ConfigT]):
         self._check(rows)
         self.load_tensors(values)
         self._take(rows)
+        if self.config.search != "exact":
+            self._index = self._index_class().build(rows.count, rows.dim, lambda: (keys for _, keys in self.memory()))
+            fitting.log(index=self.config.search.type, lists=self._index.lists, bytes=self._index.bytes)
         fitting.log(fit=self.config.type, memory=rows.count, of=whole.count, bytes=rows.count * rows.dim * 4)
+        note = advice(self.config.search, rows.count)
+        if note is not None:
+            fitting.log(note=f"{self.who}: {note}.")
 
     def save_extra(self, folder: Path) -> None:
         write_rows(self._remembered(), folder / FILE, size=self.config.chunk)
+        if self._index is not None:
+            self._index.save(folder / INDEX)
 
     def load_extra(self, folder: Path) -> None:
-        self._take(FileRows(folder / FILE, NAME))
+        rows = FileRows(folder / FILE, NAME)
+        self._take(rows)
+        if self.config.search != "exact":
+            mapped = rows.count * rows.dim * 2 > self.config.held_mib * MIB
+            self._index = self._index_class().load(folder / INDEX, rows.count, rows.dim, mapped=mapped)
 
     def parameter_count(self) -> int:
         """The numbers of the memory and of the means beside it; 0 before fitting."""
@@ -92,6 +111,26 @@ class RecallBridge(StatisticsBridge[ConfigT]):
         for block in self._blocks():
             yield block, block if mean is None else unit(block - mean)
 
+    def picked(self, query: torch.Tensor, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """For all of B unit queries, a few at a time: what the index finds to be the `count` (at most all) texts
+        nearest to each, the nearest first, of equal ones the first of the memory. (cosines (b, K) float64; the unit
+        text vectors, and what queries are compared with, (b, K, D) float32), on the CPU. The cosines are -inf for a
+        query that holds NaN."""
+        from modbridge.approximate import exact_cosines
+
+        assert self.config.search != "exact"
+        assert self._index is not None, "built by `fit`, or loaded"
+        mean = self.statistic("text_mean").to(torch.float32) if self.config.centred else None
+        found = self._index.candidates(query, count + _SPARE, self.config.search.probes)
+        at_once = max(1, _PICKED // (found.shape[1] * query.shape[1]))
+        for x, rows in zip(torch.split(query.cpu(), at_once), torch.split(found, at_once), strict=True):
+            texts = self._rows_at(rows.clamp(min=0))
+            keys = texts if mean is None else unit(texts - mean)
+            cosines = exact_cosines(x, keys).masked_fill(rows < 0, -torch.inf)
+            order = cosines.argsort(dim=1, descending=True, stable=True)[:, :count]
+            row = torch.arange(len(x))[:, None]
+            yield cosines.gather(1, order), texts[row, order], keys[row, order]
+
     def _carried(self, x: torch.Tensor, *, centred: bool) -> torch.Tensor:
         mean = self.statistic("text_mean")
         answer = self.recall(centre(x, self.statistic("source_mean")) if self.config.centred else unit(x))
@@ -100,6 +139,15 @@ class RecallBridge(StatisticsBridge[ConfigT]):
         return centre(answer, mean) if centred else answer
 
     def _blocks(self) -> Iterator[torch.Tensor]:
+        held = self._hold()
+        if held is not None:
+            yield from torch.split(held, self.config.chunk)
+            return
+        for block in self._remembered().blocks(self.config.chunk):
+            yield self._ready_block(block)
+
+    def _hold(self) -> torch.Tensor | None:
+        """All unit text vectors, where they are few enough to be held."""
         rows = self._remembered()
         if self._held is None and rows.count * rows.dim * 4 <= self.config.held_mib * MIB:
             self._held = torch.empty(rows.count, rows.dim, device=self.device)
@@ -107,11 +155,14 @@ class RecallBridge(StatisticsBridge[ConfigT]):
             for block in rows.blocks(self.config.chunk):
                 self._held[start : start + len(block)] = self._ready_block(block)
                 start += len(block)
-        if self._held is not None:
-            yield from torch.split(self._held, self.config.chunk)
-            return
-        for block in rows.blocks(self.config.chunk):
-            yield self._ready_block(block)
+        return self._held
+
+    def _rows_at(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The unit text vectors (B, K, D) of numbers (B, K), on the CPU. Each is read once."""
+        each, place = torch.unique(numbers, return_inverse=True)
+        held = self._hold()
+        found = self._ready_block(self._remembered().at(each)) if held is None else held[each.to(held.device)]
+        return found.cpu()[place]
 
     def _ready_block(self, block: torch.Tensor) -> torch.Tensor:
         return unit(block.to(self.device, torch.float32))
@@ -122,7 +173,13 @@ class RecallBridge(StatisticsBridge[ConfigT]):
         return self._rows
 
     def _take(self, rows: Rows) -> None:
-        self._rows, self._held = rows, None
+        self._rows, self._held, self._index = rows, None, None
+
+    def _index_class(self) -> type[Index]:
+        require_faiss(self.config.search)
+        from modbridge.approximate import Index
+
+        return Index
 
     def _given(self, data: FitData) -> Rows:
         if self.config.file is None or self.config.array is None:

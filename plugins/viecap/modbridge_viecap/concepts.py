@@ -25,19 +25,19 @@ class Concept:
 
 
 class CaptionRetriever(Retriever):
-    """What both have in common: captions looked up, their entities counted.
+    """What both have in common: captions looked up as `config` says, their entities counted.
 
     `store`: the training captions, whose vectors are those that the sides' queries are compared with, one side's behind
     the other's (`Datastore.beside`) where there are two.
     """
 
-    def __init__(self, captions: int, store: Datastore, extract: Extract) -> None:
-        self.captions, self.store, self.extract = captions, store, extract
+    def __init__(self, config: Frequency | Memory, store: Datastore, extract: Extract) -> None:
+        self.captions, self.search, self.store, self.extract = config.captions, config.search, store, extract
 
     def retrieve(self, sides: Sequence[Side], keys: Sequence[str], seed: int) -> list[tuple[Candidate, ...]]:
         # Unit vectors one behind the other have as their cosine the mean of both sides' cosines.
         queries = torch.cat([unit(side.queries) for side in sides], dim=1)
-        found = self.store.nearest_scored(queries, self.captions)
+        found = self.store.nearest_scored(queries, self.captions, self.search)
         texts = list(dict.fromkeys(text for row in found for text, _ in row))
         entities = dict(zip(texts, self.extract(texts), strict=True))
         return [self.chosen(concepts(row, entities), len(row)) for row in found]
@@ -63,7 +63,7 @@ class FrequencyRetriever(CaptionRetriever):
     """IFCap's: names that enough of the captions say. The score is the share of the captions that do."""
 
     def __init__(self, config: Frequency, store: Datastore, extract: Extract) -> None:
-        super().__init__(config.captions, store, extract)
+        super().__init__(config, store, extract)
         self.config = config
 
     def chosen(self, found: list[Concept], captions: int) -> tuple[Candidate, ...]:
@@ -93,7 +93,7 @@ class MemoryRetriever(CaptionRetriever):
     def __init__(
         self, config: Memory, names: Sequence[str], vectors: torch.Tensor, store: Datastore, extract: Extract
     ) -> None:
-        super().__init__(config.captions, store, extract)
+        super().__init__(config, store, extract)
         self.config = config
         self.row = {name: row for row, name in enumerate(names)}
         whole = unit(vectors)

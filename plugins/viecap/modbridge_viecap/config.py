@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, model_validator
 
 from modbridge.config.component import Affects, Part, Purpose
 from modbridge.config.kinds import DecoderConfig, Layout, VocabularyConfig
+from modbridge.config.search import require_faiss
 from modbridge.errors import PortError
 from modbridge.spaces import Port
 from modbridge_viecap.entities_config import Entities
-from modbridge_viecap.retrieval_config import Retrieval, Softmax
+from modbridge_viecap.retrieval_config import Captions, Retrieval, Softmax
 
 ENTITIES = "{entities}"
 TEMPLATES = {"image": f"There are {ENTITIES} in image.", "audio": f"There are sounds of {ENTITIES}."}
@@ -92,10 +93,12 @@ class ViecapConfig(DecoderConfig):
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but without entities neither prompt nor filters count. (The vocabularies do: they are
-        stored with the rest.)"""
+        stored with the rest.) Nor does a `search` among all captions, as if there were no other."""
         fields = super().key_fields(*purposes)
         if self.alone:
             return {name: fields[name] for name in fields if name not in ("prompt", "entities", "retrieval")}
+        if isinstance(self.retrieval, Captions) and self.retrieval.search == "exact" and "retrieval" in fields:
+            del fields["retrieval"]["search"]
         return {**fields, "remembers": self.remembers}
 
     def part_ports(self, part: str, ports: Mapping[str, Port]) -> Mapping[str, Port]:
@@ -103,9 +106,12 @@ class ViecapConfig(DecoderConfig):
         return ports if part == "writer" else {**ports, "text": clean(ports["text"])}
 
     def check(self, port: Port) -> None:
+        """As for every decoder. Raises SetupError where `retrieval.search` asks for a package that is missing."""
         self.writer.check(port)
         if self.alone:
             return
+        if isinstance(self.retrieval, Captions):
+            require_faiss(self.retrieval.search)
         self.vocabulary.check(clean(port))
         if port.frame == "source" and "bridged" in self.retrieval.sides:
             raise PortError(

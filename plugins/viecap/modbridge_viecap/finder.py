@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
+from modbridge.config.search import advice
 from modbridge.datastore import Datastore
 from modbridge.errors import ArtefactError
 from modbridge.interfaces import BuildContext, Fitting, TextVectors, Vocabulary
@@ -27,7 +28,7 @@ from modbridge_viecap.calibration import Calibrated, calibrate_mix
 from modbridge_viecap.config import ViecapConfig
 from modbridge_viecap.matcher import Matcher
 from modbridge_viecap.naming import Naming
-from modbridge_viecap.retrieval_config import Softmax
+from modbridge_viecap.retrieval_config import Captions, Softmax
 from modbridge_viecap.retrievers import Candidate, Retriever, Side, build_retriever
 
 NOTE = "entities.json"
@@ -66,6 +67,10 @@ class Finder:
         matcher = Matcher(self.vocabulary.listed, self.vocabulary.synonyms())
         self.truth = [[numbers[name] for name in names] for names in matcher.find_all([targets[i] for i in rows])]
         self.store = Datastore.of(vectors.embeddings, targets, device) if self.config.remembers else None
+        if self.store is not None and isinstance(self.config.retrieval, Captions):
+            note = advice(self.config.retrieval.search, len(self.store.texts))
+            if note is not None:
+                fitting.log(note=f"{self.config.type}'s retrieval: {note}.")
         for kept in ("calibrated", "retriever"):
             self.__dict__.pop(kept, None)
         for side, found in zip(self.config.retrieval.sides, self.calibrated or (), strict=False):

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from modbridge.config.search import Search
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -98,7 +100,17 @@ class Cosine(Looking):
     suppress_parents: bool = False
 
 
-class Frequency(Looking):
+class Captions(Looking):
+    """A way that looks for names in the training captions nearest to the item."""
+
+    search: Search = "exact"
+
+    @property
+    def reads_captions(self) -> bool:
+        return True
+
+
+class Frequency(Captions):
     """Names that many of the nearest training captions say (IFCap's).
 
     `captions`: how many captions; 9 is IFCap's for COCO (7 for Flickr30k and NoCaps).
@@ -106,6 +118,8 @@ class Frequency(Looking):
     `alpha`: in place of `min_count`, names count whose count is more than mean + alpha * standard deviation over the
     names found (IFCap's adaptive filter, its normal case).
     `most`: at most so many names, those that most captions say.
+    `search`: how the captions are looked for: "exact", among all, or "faiss", among those that an index of FAISS picks
+    out, for more than ten million (ours). The index is built when it is first needed.
     """
 
     type: Literal["frequency"] = "frequency"
@@ -129,12 +143,8 @@ class Frequency(Looking):
         """The least count, where `alpha` is not given."""
         return 5 if self.min_count is None else self.min_count
 
-    @property
-    def reads_captions(self) -> bool:
-        return True
 
-
-class Memory(Looking):
+class Memory(Captions):
     """Concepts of the nearest training captions, like ones merged (MeaCap's, without its scene graphs).
 
     MeaCap's: five captions, what is alike is merged, four concepts at most. Ours: the concepts are the entities that
@@ -145,16 +155,14 @@ class Memory(Looking):
 
     `captions`: how many captions. `merge`: names whose likeness is above it are one; the better one stays.
     `most`: at most so many names.
+    `search`: how the captions are looked for: "exact", among all, or "faiss", among those that an index of FAISS picks
+    out, for more than ten million (ours). The index is built when it is first needed.
     """
 
     type: Literal["memory"] = "memory"
     captions: Count = 5
     merge: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.55
     most: Count = 4
-
-    @property
-    def reads_captions(self) -> bool:
-        return True
 
 
 class Oracle(RetrievalBlock):
