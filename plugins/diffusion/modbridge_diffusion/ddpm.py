@@ -57,9 +57,9 @@ class DDPM(DiffusionPrior[DDPMConfig]):
         averaged = self.average()
 
         def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
-            rows = rows.to(self.device)
-            draw = Draw(hashes[rows], fitting.seed, epoch)
-            return self.loss(x0[rows], self.time_steps(draw), draw.named("noise").normal(x0.shape[1]))
+            x = x0[rows.to(x0.device)].to(self.device)
+            draw = Draw(hashes[rows.to(self.device)], fitting.seed, epoch)
+            return self.loss(x, self.time_steps(draw), draw.named("noise").normal(x0.shape[1]))
 
         train(
             "prior",

@@ -65,7 +65,7 @@ def test_frechet_distance_is_that_of_scipy() -> None:
 def test_start_step_is_where_bridged_vectors_lie_most_like_texts(data: FitData) -> None:
     chosen = fitted(data, start_step="auto").chosen()
     assert set(chosen) == {"start_step"}
-    text = centre(data.text.values, Statistics.of(data.text.values).mean)
+    text = centre(data.text.values, Statistics.of(data.text).mean)
     distances = {}
     for step in (0, *levels(200)):
         crossed = fitted(data, start_step=step).cross(data.require_source("x"), 0)
@@ -77,7 +77,7 @@ def test_start_step_is_where_bridged_vectors_lie_most_like_texts(data: FitData) 
 def test_augment_step_blurs_texts_as_far_as_bridged_vectors(data: FitData) -> None:
     built = fitted(data, start_step=60, augment_step="auto")
     chosen = int(built.chosen()["augment_step"])
-    text = centre(data.text.values, Statistics.of(data.text.values).mean)
+    text = centre(data.text.values, Statistics.of(data.text).mean)
 
     def distance(vectors: torch.Tensor) -> float:
         cosines = (vectors.double() @ text.double().T).max(1).values
