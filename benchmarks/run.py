@@ -6,8 +6,9 @@
     uv run python benchmarks/run.py --profile smoke       # toy sizes, to see that it works
 
 Both sides take turns several times after a warm-up, and the fastest round of each counts. Torch runs on --threads
-threads on both sides; worker processes, where a row says so, take another core. benchmarks/README.md says what stands on
-each side, and holds the last table. The exit code is 0 whenever all was measured: whether goals are met, the table says.
+threads on both sides; worker processes, where a row says so, take another core. benchmarks/README.md says what stands
+on each side, and holds the last table. The exit code is 0 whenever all was measured: whether goals are met, the table
+says.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
     parser.add_argument("--list", action="store_true", help="the rows there are")
     parser.add_argument("--profile", choices=("full", "smoke"), default="full")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads, on both sides [default: 1]")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="torch's threads, on both sides [default: 1]"
+    )
     options = parser.parse_args(argv)
     # Set before torch is imported, and inherited by processes that rows start.
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -120,7 +123,7 @@ def version(name: str) -> str:
 def page(found: dict[str, Any]) -> list[str]:
     """A table in Markdown, and below it what explains its rows."""
     lines = [
-        f"{found['machine']}; load {found['load']}; torch {found['versions']['torch']} on {found['threads']} thread(s).",
+        f"{found['machine']}; load {found['load']}; torch {found['versions']['torch']}, threads: {found['threads']}.",
         f"`{found['command']}`",
         "",
         "| row | ratio | goal | rate | of | against | of |",

@@ -26,7 +26,8 @@ def rows(full: bool) -> Iterator[Row]:
     priors = {}
     for name, field in (("unet1d", "unet"), ("residual_mlp", "mlp")):
         priors[name] = build({"type": name, **profile[field]}, profile["dim"], CPU)
-        torch.nn.init.normal_(priors[name].network.output.weight, std=0.1)  # at zero it would refine to nothing
+        last: Any = priors[name].network.output
+        torch.nn.init.normal_(last.weight, std=0.1)  # at zero it would refine to nothing
 
     def together(name: str) -> Any:
         x, draw = items(priors[name], at_once[name])
@@ -72,5 +73,6 @@ def rows(full: bool) -> Iterator[Row]:
     yield Row(
         name="bridging-matrix-rate", unit="vectors", rate=rate["residual_mlp together"],
         rate_of=f"residual MLP, in one batch of {count}", other=most["residual_mlp"],
-        other_of=f"its operations at the rate of one {size} x {size} matrix product", goal=None, rounds=rounds, more=told,
+        other_of=f"its operations at the rate of one {size} x {size} matrix product", goal=None, rounds=rounds,
+        more=told,
     )  # fmt: skip

@@ -27,7 +27,9 @@ def rows(full: bool) -> Iterator[Row]:
     with TemporaryDirectory(prefix="modbridge-speed-") as name:
         folder = Path(name)
         data = write_pictures(folder / "pictures", count, captions=2, side=(320, 240))
-        config = write_config(folder / "small.yaml", data, {**(VIT_B_32 if full else TINY), "workers": 1}, **more(steps))
+        config = write_config(
+            folder / "small.yaml", data, {**(VIT_B_32 if full else TINY), "workers": 1}, **more(steps)
+        )
         numbers = itertools.count()
         latest = ""
 
@@ -49,7 +51,11 @@ def rows(full: bool) -> Iterator[Row]:
 
 def more(steps: dict[str, int]) -> dict[str, Any]:
     """The parts behind the encoder."""
-    prior = {"type": "ddpm", "denoiser": {"type": "residual_mlp", "width": 256, "num_blocks": 2}, "steps": steps["prior"]}
+    prior = {
+        "type": "ddpm",
+        "denoiser": {"type": "residual_mlp", "width": 256, "num_blocks": 2},
+        "steps": steps["prior"],
+    }
     lm = {"n_layer": 2, "n_head": 4, "n_embd": 128, "n_positions": 128}
     decoder = {"type": "prefix_lm", "lm": lm, "tokenizer": "words", "steps": steps["decoder"]}
     bridge = {"type": "diffusion_bridge", "prior": prior, "start_step": 600, "augment_step": 400}

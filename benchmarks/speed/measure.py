@@ -46,7 +46,8 @@ def fastest(ways: Mapping[str, Way], rounds: int, *, warm: bool = True) -> dict[
     """Seconds of every way: the least of `rounds` rounds, in each of which all ways take their turn.
 
     On a machine that others use too, the least is what was disturbed least; taking turns, a slow minute is everyone's.
-    With `warm`, every way is called once beforehand.
+    With `warm`, every way is called once beforehand; ways of many seconds do without, since of several rounds a cold
+    one is not the fastest.
     """
     if warm:
         for way in ways.values():

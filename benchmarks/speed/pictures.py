@@ -9,7 +9,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-WORDS = "a the red blue old small dog cat house river tree street runs stands near under with two people light".split()
+WORDS = (
+    "a",
+    "the",
+    "red",
+    "blue",
+    "old",
+    "small",
+    "dog",
+    "cat",
+    "house",
+    "river",
+    "runs",
+    "near",
+    "under",
+    "with",
+    "two",
+)
 VIT_B_32: dict[str, Any] = {"model": "ViT-B-32", "pretrained": "random"}
 TINY: dict[str, Any] = {
     "model": {
@@ -22,7 +38,8 @@ TINY: dict[str, Any] = {
 
 
 def write_pictures(folder: Path, count: int, captions: int = 1, side: tuple[int, int] = (640, 480)) -> Path:
-    """`count` JPEGs of COCO's size, noise laid over coarse colours, and items.jsonl with `captions` of 3 to 40 words."""
+    """`count` JPEGs of COCO's size, noise over coarse colours, and items.jsonl with `captions` a picture, of 3 to 40
+    words."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = np.random.default_rng(0)
     lines = []

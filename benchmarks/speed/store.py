@@ -30,8 +30,8 @@ def rows(full: bool) -> Iterator[Row]:
     gigabytes = values.nbytes / 1e9
     yield Row(
         name="store", unit="GB", rate=gigabytes / seconds["store"],
-        rate_of=f"index and shards of {count:,} x {DIM} float32, from the page cache", other=gigabytes / seconds["copy"],
-        other_of="tensor.clone() of the same", goal=0.5, rounds=rounds,
+        rate_of=f"index and shards of {count:,} x {DIM} float32, from the page cache",
+        other=gigabytes / seconds["copy"], other_of="tensor.clone() of the same", goal=0.5, rounds=rounds,
         limit="both write every byte once to new memory; a store also reads its index of keys",
     )  # fmt: skip
 
