@@ -37,7 +37,7 @@ def rows(full: bool) -> Iterator[Row]:
     with TemporaryDirectory(prefix="modbridge-speed-") as name:
         folder = save_lm(Path(name) / "lm", shape)
         greedy, beams = decoder(folder, 1, count), decoder(folder, 5, count)
-            lm: Any = GPT2LMHeadModel.from_pretrained(folder)  # as it comes: for use, not for training
+        lm: Any = GPT2LMHeadModel.from_pretrained(folder)  # as it comes: for use, not for training
     keys = tuple(f"item{i}" for i in range(count))
     x = Embeddings(Draw.of(keys, 0).normal(DIM), toy_port(DIM), keys)
     prefix = greedy.project(x.values).detach().view(count, PREFIX, -1)
