@@ -104,8 +104,9 @@ def lists_of(count: int) -> int:
 def exact_cosines(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Cosines of queries (B, D) with vectors (B, K, D) of their own, float64, level where they differ by less than
     1e-9: what settles an order."""
-    unit = [torch.nn.functional.normalize(x.double(), dim=-1) for x in (queries, vectors)]
-    cosines: torch.Tensor = (unit[1] @ unit[0][:, :, None])[..., 0].round(decimals=9)
+    x, y = queries.double(), vectors.double()
+    lengths = x.norm(dim=1, keepdim=True) * torch.linalg.vector_norm(y, dim=2)
+    cosines: torch.Tensor = ((y @ x[:, :, None])[..., 0] / lengths).round(decimals=9)
     return cosines
 
 

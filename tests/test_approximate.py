@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from modbridge.testing import MemoryFitting, build, build_config, toy_port
 pytest.importorskip("faiss")
 from modbridge.approximate import Index, lists_of
 
+Call = Callable[..., Any]
 DIM, COUNT, QUERIES = 16, 3000, 40
 ALL = 10**6  # more probes than there are lists
 BOTH = ["memory", "nearest_caption"]
@@ -161,6 +163,7 @@ def test_an_artefact_keeps_its_index_and_reads_texts_from_its_file(name: str, tm
 
 ELSEWHERE = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from safetensors.torch import load_file, save_file
 from modbridge.datastore import Datastore
@@ -253,6 +256,21 @@ def test_a_missing_package_is_told_before_anything_is_done(monkeypatch: pytest.M
     assert build_config("bridge", "memory").crosses(IMAGE.port, TEXT.port) is not None
     with pytest.raises(SetupError, match="faiss"):
         Datastore(TEXT.values.half(), (), ()).nearest(IMAGE.values, 3, Faiss())
+
+
+def test_a_run_with_an_index_and_one_on_a_machine_without_it(
+    call: Call, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--set", "bridge={type: memory, search: {type: faiss, probes: 2, nearest: 3}}")
+    for probes in ("2", "3"):
+        result = call("run", world, *asked, "--set", f"bridge.search.probes={probes}")
+        assert result.code == 0, result.err
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for verb in ("check", "run"):
+        result = call(verb, world, *asked)
+        assert result.code == 4, result.err
+        assert "pip install 'modbridge[faiss]'" in result.err
+    assert call("check", world, "--set", "bridge={type: memory}").code == 0
 
 
 def test_above_ten_million_an_exact_search_is_advised_against(monkeypatch: pytest.MonkeyPatch) -> None:

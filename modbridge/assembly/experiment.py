@@ -15,7 +15,7 @@ from modbridge.config.interpolation import leaves
 from modbridge.config.overrides import expand, parse_vary
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
 from modbridge.config.reading import read_value
-from modbridge.errors import ConfigError, ModbridgeError, Problem
+from modbridge.errors import ConfigError, ModbridgeError, Problem, SetupError
 from modbridge.plugins.registry import Registry
 from modbridge.tables import without
 
@@ -164,6 +164,8 @@ def _plan(config: PipelineConfig, problems: list[Problem]) -> Plan | None:
         return make_plan(config)
     except ConfigError as error:
         problems += error.problems
+    except SetupError:  # no mistake of the config's
+        raise
     except ModbridgeError as error:
         problems.append(Problem("", str(error)))
     return None

@@ -22,8 +22,7 @@ class NearestCaptionBridge(RecallBridge[NearestCaptionConfig]):
 
     def recall(self, query: torch.Tensor) -> torch.Tensor:
         if self.config.search != "exact":
-            few = [texts[:, 0].masked_fill(at == -torch.inf, torch.nan) for at, texts, _ in self.picked(query, 1)]
-            return torch.cat(few).to(query)
+            return torch.cat([_best(*few) for few in self.picked(query, 1)]).to(query)
         best = query.new_full((len(query),), -torch.inf)
         # NaN for a query that is nowhere near anything because it holds NaN itself: the core names it.
         found = torch.full_like(query, torch.nan)
@@ -33,3 +32,8 @@ class NearestCaptionBridge(RecallBridge[NearestCaptionConfig]):
             found[better] = texts[row[better]]
             best = torch.where(better, cosine, best)
         return found
+
+
+def _best(cosines: torch.Tensor, texts: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    best, row = cosines.max(dim=1, keepdim=True)
+    return texts[torch.arange(len(row))[:, None], row][:, 0].masked_fill(best == -torch.inf, torch.nan)

@@ -112,10 +112,10 @@ class RecallBridge(StatisticsBridge[ConfigT]):
             yield block, block if mean is None else unit(block - mean)
 
     def picked(self, query: torch.Tensor, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """For all of B unit queries, a few at a time: what the index finds to be the `count` (at most all) texts
-        nearest to each, the nearest first, of equal ones the first of the memory. (cosines (b, K) float64; the unit
-        text vectors, and what queries are compared with, (b, K, D) float32), on the CPU. The cosines are -inf for a
-        query that holds NaN."""
+        """For all of B unit queries, a few at a time, on the CPU: texts that the index picks out, of which the `count`
+        (at most all) nearest count, of equal ones the first of the memory. (their cosines (b, K) float64, -inf for
+        those that don't count and wherever a query holds NaN; the unit text vectors, and what queries are compared
+        with, (b, K, D) float32 each)."""
         from modbridge.approximate import exact_cosines
 
         assert self.config.search != "exact"
@@ -127,9 +127,8 @@ class RecallBridge(StatisticsBridge[ConfigT]):
             texts = self._rows_at(rows.clamp(min=0))
             keys = texts if mean is None else unit(texts - mean)
             cosines = exact_cosines(x, keys).masked_fill(rows < 0, -torch.inf)
-            order = cosines.argsort(dim=1, descending=True, stable=True)[:, :count]
-            row = torch.arange(len(x))[:, None]
-            yield cosines.gather(1, order), texts[row, order], keys[row, order]
+            beyond = cosines.argsort(dim=1, descending=True, stable=True)[:, count:]
+            yield cosines.scatter(1, beyond, -torch.inf), texts, keys
 
     def _carried(self, x: torch.Tensor, *, centred: bool) -> torch.Tensor:
         mean = self.statistic("text_mean")

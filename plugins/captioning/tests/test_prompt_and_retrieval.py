@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modbridge import datastore
 from modbridge.datastore import Datastore
-from modbridge.errors import ArtefactError, ConfigError, DataError, PortError
+from modbridge.errors import ArtefactError, ConfigError, DataError, PortError, SetupError
 from modbridge.spaces import Embeddings
 from modbridge.testing import build, build_config, toy_port
 
@@ -212,6 +213,15 @@ def test_the_templates_default_is_drcaps_order(kit: Any, lms: dict[str, Path]) -
     assert build_config("decoder", on(lms["gpt2"], False, prompt={})).prompt.sides(False) == ("", said)
 
 
+def test_an_index_that_cannot_be_had_is_told_before_anything_is_fitted(
+    lms: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    config = build_config("decoder", on(lms["gpt2"], retrieval={"count": 2, "search": "faiss"}))
+    with pytest.raises(SetupError, match=r"modbridge\[faiss\]"):
+        config.check(toy_port())
+
+
 # The datastore
 
 
@@ -309,6 +319,12 @@ def test_loaded_equals_saved_and_decodes_with_other_counts(kit: Any, lms: dict[s
     one, two = build_config("decoder", block), build_config("decoder", more)
     assert one.key_fields() == two.key_fields()
     assert one.key_fields("decode") != two.key_fields("decode")
+    indexed = {**more, "retrieval": {**more["retrieval"], "search": {"probes": 99}}}
+    assert kit.loaded(indexed, folder).decode(bridged, source=source) == wider
+    three = build_config("decoder", indexed)
+    assert three.key_fields() == one.key_fields()
+    assert three.key_fields("decode") != two.key_fields("decode")
+    assert "search" not in two.key_fields("decode")["retrieval"]
     trained = {**block, "retrieval": {**block["retrieval"], "count": 3}}
     assert one.key_fields() != build_config("decoder", trained).key_fields()
 

@@ -165,6 +165,16 @@ def test_a_batch_gives_what_its_items_give_alone_and_inputs_stay(config):
     assert torch.equal(queries, before)
 
 
+@pytest.mark.parametrize("config", [{"type": "frequency", "captions": 3, "min_count": 1}, {"type": "memory"}])
+@pytest.mark.parametrize("source", ["raw", "mix"])
+def test_captions_that_an_index_picks_out(config, source):
+    """An index of so few has one list, in which nothing is missed."""
+    sides = [Side(torch.eye(4)[:2], torch.eye(4)), Side(torch.eye(4)[1:3], torch.eye(4))][: 2 if source == "mix" else 1]
+    store = store_of() if source == "raw" else store_of().beside(store_of(axis=1))
+    config = {**config, "source": source}
+    assert found_by({**config, "search": "faiss"}, store, sides=sides) == found_by(config, store, sides=sides)
+
+
 def test_without_captions_nothing_is_built():
     vocabulary = SimpleNamespace(listed=WORDS, vectors=torch.eye(7), parents=dict)
     with pytest.raises(ValueError, match="training captions"):
