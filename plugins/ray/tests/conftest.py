@@ -39,8 +39,8 @@ def cluster() -> Iterator[Any]:
     made.wait_for_nodes()
     join(RayConfig(address=made.address))
     yield made
-    ray.shutdown()  # type: ignore[no-untyped-call]
-    made.shutdown()
+    ray.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
