@@ -10,8 +10,11 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from modbridge.errors import SetupError
@@ -40,7 +43,7 @@ class RayEngine(Engine[RayConfig]):
         while left:
             before, lost = len(left), "a worker was lost"
             try:
-                for number, result in self._passed(job, left):
+                for number, result in _off_stdout(self._passed(job, left)):
                     if isinstance(result, Failed):
                         raise result.again()
                     if left.pop(number, None) is not None:
@@ -91,8 +94,17 @@ class RayEngine(Engine[RayConfig]):
                 yield int(number), pickle.loads(result)
 
 
+def _off_stdout(results: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The results, without what Ray prints meanwhile of workers that died: stdout is for ours, and it is told below."""
+    while True:
+        with redirect_stdout(StringIO()):
+            found = next(results, None)
+        if found is None:
+            return
+        yield found
+
+
 def _what_was_lost(error: BaseException) -> str:
     """What became of a worker, in few words of Ray's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if "cause" in line.lower() or "died because" in line.lower()), "")
-    return f"a worker was lost ({type(error).__name__}{': ' if cause else ''}{cause[:200]})"
+    cause = re.search(r"\bbecause (.*?)(\.\s|$)", str(error), re.DOTALL)
+    return f"a worker was lost, {' '.join(cause[1].split())[:200] if cause else type(error).__name__}"
