@@ -22,11 +22,11 @@ NAMES = ("second-run",)
 
 def rows(full: bool) -> Iterator[Row]:
     """Pictures through ViT-B/32 with random weights, a diffusion bridge, a small captioner and two metrics."""
-    count, rounds = (128, 1) if full else (12, 1)
-    steps = {"prior": 600, "decoder": 200} if full else {"prior": 2, "decoder": 2}
+    count, rounds = (48, 1) if full else (12, 1)
+    steps = {"prior": 200, "decoder": 100} if full else {"prior": 2, "decoder": 2}
     with TemporaryDirectory(prefix="modbridge-speed-") as name:
         folder = Path(name)
-        data = write_pictures(folder / "pictures", count, captions=2, side=(320, 240))
+        data = write_pictures(folder / "pictures", count, captions=1, side=(320, 240))
         config = write_config(
             folder / "small.yaml", data, {**(VIT_B_32 if full else TINY), "workers": 1}, **more(steps)
         )

@@ -147,7 +147,7 @@ def _referred_to(document: Document) -> list[str]:
     """The paths without value that the pipeline refers to; a profile may do without some. References to them still
     stand in the tree."""
     settings = {name: block for name, block in document.tree.items() if name not in (*LOADER_FIELDS, "paths")}
-    texts = [value for _, value in leaves(settings) if isinstance(value, str)]
+    texts = [value for _, value in leaves(settings) if isinstance(value, str) and "${" in value]
     names = {match.strip() for text in texts for match in re.findall(r"\$\{([^{}]*)\}", text)}
     return [name for name in document.to_be_given if name in names]
 
