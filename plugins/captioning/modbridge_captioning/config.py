@@ -76,7 +76,7 @@ class PrefixLmConfig(DecoderConfig):
     `clip`: largest gradient norm; the authors' code has none.
     `max_tokens`: longer captions are cut; None is the authors' min(mean + 10 standard deviations, longest).
     `precision`: of the matrix products; weights stay float32. (The authors' is float16; ours float32.)
-    `generate`: how captions are written. `decode_batch_size`: vectors decoded at once.
+    `generate`: how captions are written. `decode_batch_size`: captions written at once.
     """
 
     training_fields: ClassVar[tuple[str, ...]] = (

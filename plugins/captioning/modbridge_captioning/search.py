@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from modbridge_captioning.lead import Lead
 from modbridge_captioning.reading import Reading
 
-REFILL = 0.25  # of the batch: new prompts are read together, once so much of it is empty
+REFILL = 0.25  # of the batch: new prompts are read together, once so much is empty; fewest calls of the LM of 1/16 to 1
 _NEVER = -1e9  # as transformers has it
 _CHUNK = 64
 
