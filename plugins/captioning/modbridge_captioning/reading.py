@@ -60,8 +60,11 @@ class Reading:
     def _read(self, **new: torch.Tensor) -> torch.Tensor:
         count = next(iter(new.values())).shape[1]
         places = {name: all_of_them[:, -count:] for name, all_of_them in position_ids(self.lm, self.mask).items()}
+        # By index, which makes a copy: where the weights are frozen, torch takes ten times as long for the view that
+        # the number 1 would give.
+        last = torch.tensor([-1], device=self.mask.device)
         out = self.lm(
-            **new, **places, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            **new, **places, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, logits_to_keep=last
         )
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
