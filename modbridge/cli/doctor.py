@@ -12,7 +12,11 @@ import click
 from modbridge.cli.state import State, cache_folder, json_option, print_json, print_rows
 
 # What for, its modules, the extra of the core that brings them.
-EXTRAS = (("reading sounds", ("soundfile", "soxr"), "audio"), ("clouds by UMAP in reports", ("umap",), "umap"))
+EXTRAS = (
+    ("reading sounds", ("soundfile", "soxr"), "audio"),
+    ("clouds by UMAP in reports", ("umap",), "umap"),
+    ("memories of more than ten million texts", ("faiss",), "faiss"),
+)
 
 
 @click.command("doctor")
