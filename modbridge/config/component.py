@@ -46,6 +46,10 @@ class ComponentConfig(BaseModel):
     training_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that only say how it is trained: where its `weights` are given, they are those that the weights had."""
 
+    shared: ClassVar[bool] = False
+    """Whether a component of this config is built once for all that hold it, and is written into none of their
+    artefacts."""
+
     type: str
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The config classes of the eight kinds of component.
+"""The config classes of the nine kinds of component.
 
 They load neither torch nor numpy: a config says everything that can be known without weights, and plugins subclass
 these in modules as light as this one.
@@ -139,8 +139,29 @@ class BridgeConfig(FittedConfig):
         return text
 
 
+class ObjectiveConfig(FittedConfig):
+    """Config of an objective."""
+
+    shared: ClassVar[bool] = True
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether its networks are trained by the run itself (on `data.pretraining`), before anything that holds it."""
+        return False
+
+
 class DecoderConfig(FittedConfig):
     """Config of a decoder."""
+
+    @property
+    def makes(self) -> Literal["text", "image"]:
+        """What it makes of a vector."""
+        return "text"
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether there is anything to learn. Where it is not so, it is used as it is built."""
+        return True
 
     def check(self, port: Port) -> None:
         """Raise PortError if vectors of this port cannot be decoded."""

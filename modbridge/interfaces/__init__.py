@@ -6,6 +6,7 @@ from modbridge.config.kinds import (
     EncoderConfig,
     EngineConfig,
     MetricConfig,
+    ObjectiveConfig,
     PriorConfig,
     SourceConfig,
     VocabularyConfig,
@@ -17,6 +18,7 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Hints, Judge, Progress, TextVectors
 from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.prior import Prior
 from modbridge.interfaces.source import Source, check_keys, text_key
 from modbridge.interfaces.vocabulary import Entity, Vocabulary
@@ -40,6 +42,8 @@ __all__ = [
     "Judge",
     "Metric",
     "MetricConfig",
+    "Objective",
+    "ObjectiveConfig",
     "Prior",
     "PriorConfig",
     "Progress",

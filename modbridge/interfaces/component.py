@@ -89,6 +89,16 @@ class Component(ABC, Generic[ConfigT]):
     def load_extra(self, folder: Path) -> None:
         """Read what `save_extra` wrote; called before `load_tensors`."""
 
+    def frozen(self) -> dict[str, str]:
+        """Models of its own that it took from elsewhere and does not keep, by name: a hub's id and revision, or the
+        digest of a folder. The artefact names them, and is refused where they are others."""
+        return {}
+
+    def identity(self) -> str | None:
+        """Whose weights these are, for a component that is written into no artefact of those that hold it (`shared`):
+        as in `frozen`. None: `fit` made them, and the core knows their key; or there are none."""
+        return None
+
     def parameter_count(self) -> int:
         """The number of trainable numbers in `modules()`."""
         return sum(p.numel() for module in self.modules().values() for p in module.parameters())

@@ -21,12 +21,15 @@ DecoderConfigT = TypeVar("DecoderConfigT", bound=DecoderConfig)
 
 @dataclass(frozen=True)
 class Decoded:
-    """One item's output. `score`: the search's own score of it, higher is better; None where the search has none."""
+    """One item's output. `score`: the search's own score of it, higher is better; None where the search has none.
+    `image`: what a decoder that makes images made, a uint8 array (H, W, 3); its text is "".
+    """
 
     key: str
     text: str
     score: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    image: Any = None
 
 
 class Decoder(Component[DecoderConfigT]):
