@@ -1,11 +1,11 @@
 """Fitting bridges on more vectors than the memory holds: under a limit, and without one.
 
-    uv run python benchmarks/larger_than_memory.py               # 2 x 1.2 GB under 1 GB, as root on Linux; minutes
+    uv run python benchmarks/larger_than_memory.py               # 2 x 0.6 GB under 1 GB, as root on Linux; minutes
     uv run python benchmarks/larger_than_memory.py --count 50000 --limit 600
 
 Two sides of `--count` x 1024 float32 are drawn from a seed and lie in a file in a temporary folder (TMPDIR), which is
 removed at the end. `modbridge run --until fit_bridge` embeds them (precomputed: it looks them up) and fits `mean_shift`
-and `diffusion_bridge` with a residual-MLP prior of 200 steps, each in a process of its own with a cache of its own:
+and `diffusion_bridge` with a residual-MLP prior of 60 steps, each in a process of its own with a cache of its own:
 - "limited": in a control group of `--limit` MB, where what is too much for the memory is mapped from the store;
 - "free": without a limit.
 The bridges must be the same, tensor by tensor. The kernel kills a process that holds more than its group's limit, so
@@ -36,14 +36,14 @@ BRIDGES = {
     "mean_shift": {"type": "mean_shift"},
     "diffusion_bridge": {
         "type": "diffusion_bridge",
-        "prior": {"type": "ddpm", "denoiser": {"type": "residual_mlp", "width": 256}, "steps": 200},
+        "prior": {"type": "ddpm", "denoiser": {"type": "residual_mlp", "width": 256}, "steps": 60},
     },
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300_000, help="vectors on each side")
+    parser.add_argument("--count", type=int, default=150_000, help="vectors on each side")
     parser.add_argument("--limit", type=int, default=1000, metavar="MB")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number there")
     arguments = parser.parse_args(argv)
