@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import MetricConfig
+from modbridge.config.pipeline import dump
 from modbridge.config.weights import weights_folder
 from modbridge.errors import ModbridgeError, PluginError, SetupError
-from modbridge.interfaces.component import BuildContext
+from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.metric import Metric
+from modbridge.interfaces.objective import Objective
 from modbridge.plugins.containment import off_stdout
 from modbridge.plugins.registry import Registry
+from modbridge.store.keys import stable_hash
 
 
-def build_component(config: ComponentConfig, kind: str, registry: Registry, context: BuildContext) -> Any:
-    """The implementation that the registry names for `config`, with its nested parts built.
+class Shared:
+    """The parts that several components hold (`ComponentConfig.shared`): each is built once for its config, its device
+    and `seed`, which is one for all that hold it.
+
+    `remember`: what keeps them, given a key and what makes one; without it they are kept here.
+    """
+
+    def __init__(self, seed: int, remember: Callable[[str, Callable[[], Any]], Any] | None = None) -> None:
+        self.seed, self.remember = seed, remember or self._kept
+        self._built: dict[str, Any] = {}
+
+    def _kept(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._built:
+            self._built[key] = make()
+        return self._built[key]
+
+    def part(self, config: ComponentConfig, kind: str, registry: Registry, device: torch.device) -> Component[Any]:
+        """The part of a config, which stands at no port, without gradients of its own."""
+
+        def make() -> Component[Any]:
+            context = BuildContext(device=device, seed=self.seed)
+            found: Component[Any] = build_component(config, kind, registry, context, self)
+            if isinstance(found, Objective):
+                found.freeze()
+            return found
+
+        key = stable_hash([registry.get(kind, config.type).identity, dump(config), str(device), self.seed])
+        part: Component[Any] = self.remember(f"shared {key}", make)
+        return part
+
+
+def build_component(
+    config: ComponentConfig, kind: str, registry: Registry, context: BuildContext, shared: Shared | None = None
+) -> Any:
+    """The implementation that the registry names for `config`, with its nested parts built. `shared`: where those that
+    several components hold are found.
 
     A failure inside the component's own code becomes a PluginError that names the component.
     """
     spec = registry.get(kind, config.type)
+    shared = shared or Shared(context.seed)
     parts = {
-        name: build_component(part, of, registry, _inside(context, config, name, part))
+        name: shared.part(part, of, registry, context.device)
+        if part.shared
+        else build_component(part, of, registry, _inside(context, config, name, part), shared)
         for name, of, part in config.each_part()
     }
     implementation = spec.load_impl()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from modbridge.assembly.build import build_component
+from modbridge.assembly.build import Shared, build_component
 from modbridge.assembly.plan import make_plan
 from modbridge.assembly.session import Session
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
@@ -27,7 +27,7 @@ from modbridge.noise import Draw
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.report import read_run
-from modbridge.store.artefact import load_component, read_manifest, read_tensors
+from modbridge.store.artefact import load_component, load_objectives, read_manifest, read_tensors
 from modbridge.store.cache import Cache
 
 
@@ -147,20 +147,20 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
     plan = make_plan(config, {source.modality: source, "text": text})
     where = Session(plugins, Cache(folder)).torch_device(device if device != "auto" else config.device)
 
-    seed = config.seed
+    seed, shared = config.seed, Shared(config.pretraining_seed)
 
-    def build(config: Any, kind: str, ports: dict[str, Port]) -> Any:
+    def loaded(config: Any, kind: str, ports: dict[str, Port]) -> Any:
         artefact = folder / placed[kind] if kind in placed else None
         context = BuildContext(device=where, seed=seed, ports=ports, artefact=artefact)
-        return build_component(config, kind, plugins.registry, context)
+        found = build_component(config, kind, plugins.registry, context, shared)
+        load_objectives(found, lambda name: folder / placed[f"{kind}.{name}"])
+        if artefact is not None:
+            load_component(found, artefact)
+        return found
 
-    encoder = build(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
-    if "encoder" in placed:
-        load_component(encoder, folder / placed["encoder"])
-    bridge = build(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
-    load_component(bridge, folder / placed["bridge"])
-    decoder = build(config.decoder, "decoder", {"text": plan.trained, "source": plan.source})
-    load_component(decoder, folder / placed["decoder"])
+    encoder = loaded(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
+    bridge = loaded(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
+    decoder = loaded(config.decoder, "decoder", {"text": plan.trained, "source": plan.source})
     return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]))
 
 

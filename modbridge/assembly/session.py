@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from modbridge.assembly.build import build_component, guard
+from modbridge.assembly.build import Shared, build_component, guard
 from modbridge.builtin.engine_config import LocalEngineConfig
 from modbridge.builtin.local_engine import LocalEngine
 from modbridge.config.component import ComponentConfig
@@ -31,7 +31,7 @@ from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
 from modbridge.interfaces.source import Source, check_keys
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
-from modbridge.store.artefact import load_component, load_weights, save_component
+from modbridge.store.artefact import identities, load_component, load_weights, save_component
 from modbridge.store.cache import Cache
 from modbridge.store.keys import stable_hash, tensor_hash, vectors_hash
 from modbridge.store.tree import load_tree, save_tree
@@ -198,8 +198,10 @@ class Session:
             )
         return device
 
-    def build(self, config: ComponentConfig, kind: str, context: BuildContext) -> Any:
-        return build_component(config, kind, self.plugins.registry, context)
+    def build(self, config: ComponentConfig, kind: str, context: BuildContext, *, seed: int | None = None) -> Any:
+        """A component. `seed`: that of the parts that it shares with others, which have this one of all of them."""
+        shared = Shared(context.seed if seed is None else seed, self.remember)
+        return build_component(config, kind, self.plugins.registry, context, shared)
 
     def guard(self, config: ComponentConfig, kind: str, doing: str) -> AbstractContextManager[None]:
         return guard(kind, config.type, self.plugins.registry.get(kind, config.type).plugin, doing)
@@ -327,6 +329,8 @@ class StageFitting:
         if weights is not None:
             load_weights(part, weights)
             return
+        shared = identities(part)
+        inputs = [*inputs, shared] if shared else inputs
         key = stable_hash([config.key_fields(), session.revisions(config, kind), self.seed, *inputs])
 
         def build(out: Path, work: Path) -> None:

@@ -187,6 +187,12 @@ class PipelineConfig(_Section):
         return self.augment or self.bridge
 
     @property
+    def pretraining_seed(self) -> int:
+        """What decides the random numbers of what is trained on `data.pretraining`: the encoder, and objectives."""
+        own = self.encoder.fit_seed
+        return self.seed if own is None else own
+
+    @property
     def selected_by(self) -> str:
         """What the decoder's weights are chosen by: "last", "text_loss", or a metric. Weights that are given are not
         chosen again."""

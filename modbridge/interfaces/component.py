@@ -50,6 +50,9 @@ class Component(ABC, Generic[ConfigT]):
     files beside them. Nothing pickled is ever written.
     """
 
+    fitted_as: str | None = None
+    """The key of the artefact that it was loaded from, of a shared component that the run trained."""
+
     def __init__(self, config: ConfigT, context: BuildContext) -> None:
         self.config = config
         self.context = context
@@ -96,8 +99,8 @@ class Component(ABC, Generic[ConfigT]):
 
     def identity(self) -> str | None:
         """Whose weights these are, for a component that is written into no artefact of those that hold it (`shared`):
-        as in `frozen`. None: `fit` made them, and the core knows their key; or there are none."""
-        return None
+        as in `frozen`. By default the key of its own artefact, where a run trained it; None where there is none."""
+        return self.fitted_as
 
     def parameter_count(self) -> int:
         """The number of trainable numbers in `modules()`."""

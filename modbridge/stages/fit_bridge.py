@@ -21,6 +21,7 @@ from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings
 from modbridge.stages.fit_encoder import plan_of
+from modbridge.stages.fit_objective import make_ready, objective_keys
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
 
@@ -73,7 +74,8 @@ def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | 
     given: list[Any] = [_inputs(session, cell, config), rows and rows.name]
     if "pairs" in config.needs and cell.config.data.pairs is not None:
         given.append(cell.config.data.pairs)
-    return stable_hash([config.key_fields(), session.revisions(config, "bridge"), given, spaces, cell.config.seed])
+    parts = [config.key_fields(), session.revisions(config, "bridge"), given, spaces, cell.config.seed]
+    return stable_hash([*parts, *objective_keys(session, cell, config).values()])
 
 
 def _inputs(session: Session, cell: Cell, config: BridgeConfig) -> dict[str, str]:
@@ -95,7 +97,8 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
             seed=cell.config.seed,
             ports={"text": plan.text, "source": plan.source},
         )
-        bridge: Bridge[Any] = session.build(config, "bridge", context)
+        bridge: Bridge[Any] = session.build(config, "bridge", context, seed=cell.config.pretraining_seed)
+        make_ready(session, cell, bridge)
         label = config.type if rows is None else f"{config.type} ({rows.name})"
 
         def build(out: Path, work: Path) -> None:

@@ -25,6 +25,7 @@ from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
 from modbridge.stages.fit_encoder import plan_of
+from modbridge.stages.fit_objective import make_ready, objective_keys
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
@@ -64,7 +65,9 @@ def required_decoder(cell: Cell) -> DecoderConfig:
 def decoder_key(session: Session, cell: Cell) -> str:
     """What decides a fitted decoder: its fields, and what it is given."""
     config = required_decoder(cell)
-    return stable_hash([config.key_fields(), session.revisions(config, "decoder"), *_given(session, cell)])
+    objectives = objective_keys(session, cell, config).values()
+    parts = [config.key_fields(), session.revisions(config, "decoder"), *_given(session, cell)]
+    return stable_hash([*parts, *objectives])
 
 
 def _given(session: Session, cell: Cell) -> list[Any]:
@@ -137,7 +140,8 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             ports={"text": plan.trained, "source": plan.source},
             artefact=_artefact(session, config, key),
         )
-        decoder: Decoder[Any] = session.build(config, "decoder", context)
+        decoder: Decoder[Any] = session.build(config, "decoder", context, seed=cell.config.pretraining_seed)
+        make_ready(session, cell, decoder)
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:

@@ -14,6 +14,7 @@ from modbridge.errors import PluginError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.spaces import Embeddings, Port, Space
+from modbridge.stages.fit_objective import make_ready, objective_keys
 from modbridge.store.artefact import load_component
 from modbridge.store.keys import stable_hash
 
@@ -23,14 +24,8 @@ def encoder_key(session: Session, cell: Cell) -> str:
     config = cell.config.encoder
     parts: list[Any] = [config.key_fields(), session.revisions(config, "encoder"), config.emits("text").space.id]
     if config.needs_fit:
-        parts += [session.fingerprint(cell.config.data.pretraining), _seed(cell)]
-    return stable_hash(parts)
-
-
-def _seed(cell: Cell) -> int:
-    """What decides the random numbers of the encoder's training."""
-    own = cell.config.encoder.fit_seed
-    return cell.config.seed if own is None else own
+        parts += [session.fingerprint(cell.config.data.pretraining), cell.config.pretraining_seed]
+    return stable_hash([*parts, *objective_keys(session, cell, config).values()])
 
 
 def plan_of(session: Session, cell: Cell) -> Plan:
@@ -66,17 +61,18 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
     plan = plan_of(session, cell) if config.needs_fit else None
     ports = {plan.source.modality: plan.source, "text": plan.text} if plan else {}
     device = session.torch_device(cell.config.device)
-    context = BuildContext(device=device, seed=_seed(cell), ports=ports)
-    found: Encoder[Any] = session.build(config, "encoder", context)
+    seed = cell.config.pretraining_seed
+    found: Encoder[Any] = session.build(config, "encoder", BuildContext(device=device, seed=seed, ports=ports))
+    make_ready(session, cell, found)
     if config.needs_fit:
 
         def build(out: Path, work: Path) -> None:
-            fitting = StageFitting(session, work, _seed(cell), f"encoder {config.type}", embed=_no_encoder)
+            fitting = StageFitting(session, work, seed, f"encoder {config.type}", embed=_no_encoder)
             source = session.source(cell.config.data.pretraining)
             with session.guard(config, "encoder", "it was trained"):
                 found.fit(source, fitting)
             fitting.write_log(out)
-            session.save(found, "encoder", out, seed=_seed(cell), data=session.fingerprint(source.config))
+            session.save(found, "encoder", out, seed=seed, data=session.fingerprint(source.config))
 
         folder = session.stage("fit_encoder", key, config.type, build)
         load_component(found, folder)

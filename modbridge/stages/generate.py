@@ -27,8 +27,9 @@ from modbridge.interfaces.engine import Work
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
+from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.select import unscored_texts
-from modbridge.store.artefact import load_component, read_manifest, write_manifest
+from modbridge.store.artefact import load_component, load_objectives, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
 PREDICTIONS = "predictions.jsonl"
@@ -89,7 +90,8 @@ def _written(
     left = [rows for rows in chunks if names[rows] not in there]
     with ExitStack() as stack:
         progress = stack.enter_context(session.talk.progress("generate", total, total - sum(map(len, left))))
-        given = Given(required_decoder(cell), cell.config.device, cell.config.seed, work.resolve())
+        seeds = cell.config.seed, cell.config.pretraining_seed
+        given = Given(required_decoder(cell), cell.config.device, *seeds, work.resolve())
         if engine.in_process:
             about: tuple[Any, ...] = (session, given, Here(decoder, vectors.bridged, source), None)
         else:
@@ -98,7 +100,12 @@ def _written(
             tensors = {"bridged": vectors.bridged.values, **({} if source is None else {"source": source.values})}
             save_file({name: values.detach().cpu().contiguous() for name, values in tensors.items()}, work / VECTORS)
             built = dict(decoder.context.ports)
-            about = (session, given, None, Elsewhere(token, fitted.folder.resolve(), built, ports, told))
+            objectives = {
+                name: objective_folder(session, cell, part).resolve()
+                for name, part in trained_objectives(decoder.config)
+            }
+            elsewhere = Elsewhere(token, fitted.folder.resolve(), built, ports, told, objectives)
+            about = (session, given, None, elsewhere)
         tasks = [Chunk(names[rows], rows, vectors.bridged.keys[rows.start : rows.stop]) for rows in left]
         for number, _ in engine.map(open_decoder, about, tasks) if tasks else ():
             progress.advance(len(left[number]))
@@ -116,11 +123,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Given:
-    """What every worker is told: the decoder, where it works, its seed, and the folder of the captions' files."""
+    """What every worker is told: the decoder, where it works, its seed and that of the parts that it shares with
+    others, and the folder of the captions' files."""
 
     config: DecoderConfig
     device: str
     seed: int
+    shared_seed: int
     work: Path
 
 
@@ -136,13 +145,15 @@ class Here:
 @dataclass(frozen=True)
 class Elsewhere:
     """What a worker elsewhere loads from the cache: the decoder of `folder`, built at `built`, and its vectors, which
-    have the ports `ports` (bridged, source). `told`: references that the decoder is to be told."""
+    have the ports `ports` (bridged, source). `told`: references that the decoder is to be told. `objectives`: the
+    folders of the trained ones inside it."""
 
     token: Path
     folder: Path
     built: dict[str, Port]
     ports: tuple[Port, Port | None]
     told: Mapping[str, Sequence[str]] | None
+    objectives: Mapping[str, Path]
 
 
 def open_decoder(session: Session, given: Given, here: Here | None, elsewhere: Elsewhere | None) -> Work:
@@ -173,7 +184,8 @@ def open_decoder(session: Session, given: Given, here: Here | None, elsewhere: E
 def _loaded(session: Session, given: Given, elsewhere: Elsewhere) -> Decoder[Any]:
     device = session.torch_device(given.device)
     context = BuildContext(device=device, seed=given.seed, ports=elsewhere.built, artefact=elsewhere.folder)
-    decoder: Decoder[Any] = session.build(given.config, "decoder", context)
+    decoder: Decoder[Any] = session.build(given.config, "decoder", context, seed=given.shared_seed)
+    load_objectives(decoder, lambda name: elsewhere.objectives[name])
     load_component(decoder, elsewhere.folder)
     if elsewhere.told is not None:
         decoder.tell(elsewhere.told)

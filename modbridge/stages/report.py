@@ -28,6 +28,7 @@ from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key
+from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.samples import samples_html
@@ -175,16 +176,20 @@ def installed_versions(session: Session) -> dict[str, str]:
 
 def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
     """Put the cell's artefacts into the run folder (hard links where the disk allows), so that it stands alone."""
+    config = cell.config
     folders = {
-        "augmenter": fitted_bridge(session, cell, cell.config.augmenter).folder,
-        "bridge": fitted_bridge(session, cell, cell.config.bridge).folder,
+        "augmenter": fitted_bridge(session, cell, config.augmenter).folder,
+        "bridge": fitted_bridge(session, cell, config.bridge).folder,
         "decoder": fitted_decoder(session, cell).folder,
     }
-    if cell.config.encoder.needs_fit:
+    if config.encoder.needs_fit:
         folders["encoder"] = session.cache.path("fit_encoder", encoder_key(session, cell))
+    for holder in ("encoder", "bridge", "decoder"):
+        for name, part in trained_objectives(getattr(config, holder)):
+            folders[f"{holder}.{name}"] = objective_folder(session, cell, part)
     placed: dict[str, Any] = {}
     for kind, folder in folders.items():
-        target = out / "artefacts" / f"{'bridge' if kind == 'augmenter' else kind}-{folder.name}"
+        target = out / "artefacts" / f"{folder.parent.name.removeprefix('fit_')}-{folder.name}"
         if not target.is_dir():
             beside = target.with_name(f".{target.name}.part")
             shutil.rmtree(beside, ignore_errors=True)
@@ -218,7 +223,8 @@ def _place_cloud(session: Session, cell: Cell, out: Path) -> str:
 def _training_logs(out: Path, placed: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """What was logged while the run's parts were fitted, each part once."""
     lines: list[Row] = []
-    for name in dict.fromkeys(cell[kind] for cell in placed.values() for kind in FITTED if kind in cell):
+    each = [(cell, (*FITTED, *(kind for kind in cell if "." in kind))) for cell in placed.values()]
+    for name in dict.fromkeys(cell[kind] for cell, kinds in each for kind in kinds if kind in cell):
         file = out / name / TRAINING_LOG
         if file.is_file():
             lines += [{"part": name, **json.loads(line)} for line in file.read_text(encoding="utf-8").splitlines()]

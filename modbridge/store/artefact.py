@@ -2,13 +2,14 @@
 
 `modbridge.json` names kind, type, config, ports, plugin and version, data fingerprint and the sha256 of every other
 file; `model.safetensors` holds the tensors; README.md is the card. Nested parts are artefacts in folders of their own.
-Nothing pickled is ever written.
+Frozen models that were taken from elsewhere, and parts that several components share, are named under `frozen` and not
+written. Nothing pickled is ever written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from modbridge.config.weights import MANIFEST, require_ports, weights_folder, wi
 from modbridge.cost import parameters_of
 from modbridge.errors import ArtefactError
 from modbridge.interfaces.component import Component
+from modbridge.interfaces.objective import Objective
 from modbridge.store.keys import file_hash
 
 SCHEMA = 1
@@ -87,11 +89,13 @@ def save_component(component: Component[Any], folder: Path, content: Mapping[str
         save_file(tensors, folder / MODEL)
     component.save_extra(folder)
     kinds = {name: kind for name, kind, _ in component.config.each_part()}
-    for name, part in component.context.parts.items():
+    for name, part in _own_parts(component):
         save_component(part, folder / name, {"kind": kinds[name], "type": part.config.type})
+    frozen = _frozen(component)
     manifest = {
         "config": without_weights(dump(component.config)),
         "ports": {name: port.to_json() for name, port in component.context.ports.items()},
+        **({"frozen": frozen} if frozen else {}),
         **content,
     }
     (folder / "README.md").write_text(_card(component, manifest), encoding="utf-8")
@@ -99,13 +103,17 @@ def save_component(component: Component[Any], folder: Path, content: Mapping[str
 
 
 def load_component(component: Component[Any], folder: Path, *, verify: bool = True) -> dict[str, Any]:
-    """Fill a freshly built component with what `save_component` wrote; gives the manifest."""
+    """Fill a freshly built component with what `save_component` wrote; gives the manifest.
+
+    Raises ArtefactError where the frozen models that it was fitted with are not those that it has now.
+    """
     manifest = read_manifest(folder, verify=verify)
     if manifest.get("type") != component.config.type:
         raise ArtefactError(
             f"{folder} holds a {manifest.get('type')!r}, but the config asks for a {component.config.type!r}."
         )
-    for name, part in component.context.parts.items():
+    _same_frozen(component, manifest, folder)
+    for name, part in _own_parts(component):
         load_component(part, folder / name, verify=False)
     component.load_extra(folder)
     component.load_tensors(read_tensors(folder / MODEL) if (folder / MODEL).is_file() else {})
@@ -121,6 +129,52 @@ def load_weights(component: Component[Any], weights: str) -> dict[str, Any]:
     require_ports(weights, component.config.type, component.context.ports)
     manifest = load_component(component, weights_folder(weights))
     return {name: manifest[name] for name in ("seed", "data", "imported", "selection") if name in manifest}
+
+
+def identities(component: Component[Any]) -> dict[str, str | None]:
+    """Whose weights the shared parts inside a component are, at any depth, by their dotted names."""
+    found: dict[str, str | None] = {}
+    for name, part in component.context.parts.items():
+        if part.config.shared:
+            found[name] = part.identity()
+        found |= {f"{name}.{inner}": identity for inner, identity in identities(part).items()}
+    return found
+
+
+def load_objectives(component: Component[Any], folder_of: Callable[[str], Path]) -> None:
+    """Fill the objectives inside a component that a run trained, each from the folder that its dotted name has."""
+    for name, part in component.context.parts.items():
+        load_objectives(part, lambda inner, name=name: folder_of(f"{name}.{inner}"))  # type: ignore[misc]
+        if isinstance(part, Objective) and part.config.needs_fit and part.fitted_as is None:
+            load_objective(part, folder_of(name))
+
+
+def load_objective(objective: Objective[Any], folder: Path) -> None:
+    """Fill an objective that a run trained, ready to serve."""
+    manifest = load_component(objective, folder)
+    objective.freeze()
+    objective.fitted_as = str(manifest["identity"])
+
+
+def _own_parts(component: Component[Any]) -> Iterator[tuple[str, Component[Any]]]:
+    """The nested components that belong to this one alone."""
+    return ((name, part) for name, part in component.context.parts.items() if not part.config.shared)
+
+
+def _frozen(component: Component[Any]) -> dict[str, str | None]:
+    """Whose weights the models are that a component uses and its artefact does not keep."""
+    shared = {name: part.identity() for name, part in component.context.parts.items() if part.config.shared}
+    return {**component.frozen(), **shared}
+
+
+def _same_frozen(component: Component[Any], manifest: Mapping[str, Any], folder: Path) -> None:
+    now = _frozen(component)
+    for name, before in manifest.get("frozen", {}).items():
+        if now.get(name) != before:
+            raise ArtefactError(
+                f"{folder} was fitted with the frozen {name!r} {before or '(without weights)'}; found "
+                f"{now.get(name) or 'none'}. Give the config that very model, or fit the {component.config.type} anew."
+            )
 
 
 def _card(component: Component[Any], manifest: Mapping[str, Any]) -> str:
