@@ -34,6 +34,16 @@ def finite(x: torch.Tensor, *, chunk: int = CHUNK) -> torch.Tensor:
     return torch.cat([torch.isfinite(part).flatten(1).all(1).cpu() for part in torch.split(x, chunk)])
 
 
+def pooled(x: Embeddings) -> torch.Tensor:
+    """One vector an item, (B, D): of sequences the mean of its tokens, else the vectors as they are. For looking at."""
+    if x.port.tokens is None:
+        return x.values
+    if x.mask is None:
+        return x.values.mean(dim=1)
+    there = x.mask[..., None].to(x.values)
+    return (x.values * there).sum(dim=1) / there.sum(dim=1)
+
+
 def centre(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     """n(n(x) - mean): unit vectors (B, D) seen from `mean` (D,), unit vectors again."""
     return unit(unit(x) - mean.to(x))

@@ -116,13 +116,15 @@ def reserve(file: IO[bytes], count: int, where: Path | str) -> None:
         ) from error
 
 
-def mapped(path: Path, shape: Sequence[int], *, shared: bool = False) -> torch.Tensor:
-    """The float32 tensor that a file holds. What is written to it reaches the file only if it is `shared`."""
+def mapped(
+    path: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, shared: bool = False
+) -> torch.Tensor:
+    """The tensor that a file holds. What is written to it reaches the file only if it is `shared`."""
     with path.open("r+b" if shared else "rb") as file:
-        return _mapped(file.fileno(), shape, mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
+        return _mapped(file.fileno(), shape, mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE, dtype)
 
 
-def _mapped(number: int, shape: Sequence[int], kind: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def _mapped(number: int, shape: Sequence[int], kind: int, dtype: torch.dtype) -> torch.Tensor:
     count = dtype.itemsize * math.prod(shape)
     pages = mmap.mmap(number, count, flags=kind | _NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return torch.frombuffer(pages, dtype=dtype).view(*shape)

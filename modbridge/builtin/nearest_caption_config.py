@@ -8,7 +8,6 @@ from pydantic import Field
 
 from modbridge.config.component import Affects
 from modbridge.config.kinds import DecoderConfig
-from modbridge.errors import PortError
 from modbridge.spaces import Port
 
 
@@ -19,8 +18,4 @@ class NearestCaptionDecoderConfig(DecoderConfig):
     """How many vectors are compared with all captions at once."""
 
     def check(self, port: Port) -> None:
-        if port.tokens is not None:
-            raise PortError(
-                f"the decoder {self.type!r} compares one vector an item; found sequences: {port}. Choose an encoder "
-                f"that gives vectors."
-            )
+        port.require_vectors(f"the decoder {self.type!r}")

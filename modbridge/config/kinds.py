@@ -12,7 +12,6 @@ from pydantic import AfterValidator
 
 from modbridge.config.component import Affects, ComponentConfig, Purpose
 from modbridge.config.weights import manifest_hash
-from modbridge.errors import PortError
 from modbridge.spaces import Port
 
 # From the weakest to the strongest: a chain augments by the strongest of its members.
@@ -91,7 +90,8 @@ class PriorConfig(FittedConfig):
         return frozenset({"text"})
 
     def check(self, clean: Port) -> None:
-        """Raise PortError if vectors of this port cannot be modelled."""
+        """Raise PortError if vectors of this port cannot be modelled. By default ragged sequences are refused."""
+        clean.require_one_length(f"the prior {self.type!r}")
 
 
 class BridgeConfig(FittedConfig):
@@ -131,11 +131,16 @@ class BridgeConfig(FittedConfig):
         return frozenset()
 
     def crosses(self, source: Port, text: Port) -> Port:
-        """The port of bridged vectors. Raises PortError where the bridge cannot stand between the two."""
+        """The port of bridged vectors. Raises PortError where the bridge cannot stand between the two; by default for
+        ragged sequences."""
+        for port in (source, text):
+            port.require_one_length(f"the bridge {self.type!r}")
         return source.changed(bridge=self.type)
 
     def augments(self, text: Port) -> Port:
-        """The port of the text vectors that a decoder is trained on."""
+        """The port of the text vectors that a decoder is trained on. Raises PortError where they cannot be prepared; by
+        default for ragged sequences."""
+        text.require_one_length(f"the bridge {self.type!r}")
         return text
 
 
@@ -164,7 +169,8 @@ class DecoderConfig(FittedConfig):
         return True
 
     def check(self, port: Port) -> None:
-        """Raise PortError if vectors of this port cannot be decoded."""
+        """Raise PortError if vectors of this port cannot be decoded. By default ragged sequences are refused."""
+        port.require_one_length(f"the decoder {self.type!r}")
 
     @property
     def given(self) -> bool:
@@ -202,11 +208,7 @@ class VocabularyConfig(ComponentConfig):
 
     def check(self, port: Port) -> None:
         """Raise PortError if its names cannot be compared with vectors of this port."""
-        if port.tokens is not None:
-            raise PortError(
-                f"a vocabulary's names are compared with one vector an item; found sequences: {port}. Choose an "
-                f"encoder that gives vectors."
-            )
+        port.require_vectors("a vocabulary")
 
 
 class MetricConfig(ComponentConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from modbridge import room
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError, PluginError
 from modbridge.geometry import finite
-from modbridge.interfaces.component import Component
+from modbridge.interfaces.component import Component, require_takes_mask
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
@@ -43,6 +44,9 @@ class Bridge(Component[BridgeConfigT]):
     nothing, `augment_vectors`; the core chunks, labels and checks.
 
     A bridge owns its whole chain (normalise, centre, scale, refine, de-centre) with the statistics it was fitted on.
+
+    Of sequences the vectors are (B, n, D). A bridge whose config takes ragged ones is given their mask, bool (B, n),
+    True where a token is, as `mask=` beside them, and only then; what it gives has the same mask, if it is ragged too.
     """
 
     @abstractmethod
@@ -71,19 +75,45 @@ class Bridge(Component[BridgeConfigT]):
         """Source embeddings carried to the text side; `seed` matters only to bridges that draw noise."""
         expected = self.context.ports["source"]
         expected.require(source.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
+        source = source.at(expected)
         port = self.config.crosses(source.port, self.context.ports["text"])
         draw = Draw.of(source.keys, seed, device=self.device).named("cross")
-        values = self._chunked(self.cross_vectors, source.values, draw)
-        return Embeddings(self._checked(values, port, source.keys), port, source.keys)
+        return self._carried_to(port, self.cross_vectors, source, draw)
 
     def augment(self, text: Embeddings, seed: int = 0, epoch: int = 0, *, noise: bool = True) -> Embeddings:
         """Text embeddings as a decoder is trained on them; noise is drawn by (seed, epoch, key). Without `noise`, where
         they lie but for it: what measures look at."""
-        self.context.ports["text"].require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
+        expected = self.context.ports["text"]
+        expected.require(text.port, what=f"the bridge {self.config.type!r} was given foreign vectors")
+        text = text.at(expected)
         draw = replace(Draw.of(text.keys, seed, epoch, device=self.device).named("augment"), silent=not noise)
-        port = self.config.augments(text.port)
-        values = self._chunked(self.augment_vectors, text.values, draw)
-        return Embeddings(self._checked(values, port, text.keys), port, text.keys)
+        return self._carried_to(self.config.augments(text.port), self.augment_vectors, text, draw)
+
+    def _carried_to(self, port: Port, function: Callable[..., torch.Tensor], x: Embeddings, draw: Draw) -> Embeddings:
+        """What `function` makes of vectors, at `port`: where that is still ragged, with their mask, and zero where no
+        token is."""
+        if port.ragged and (x.mask is None or port.tokens != x.port.tokens):
+            raise PluginError(
+                f"the bridge {self.config.type!r} says that it makes {port} of {x.port}. Only a mask that was given is "
+                f"kept, with its number of tokens: let the config give sequences of one length."
+            )
+        if x.mask is not None:
+            require_takes_mask(function, f"the bridge {self.config.type!r}")
+
+        def part(rows: slice) -> torch.Tensor:
+            given = x.values[rows].to(self.device, torch.float32)
+            if x.mask is None:
+                return function(given, draw.select(rows))
+            mask = x.mask[rows].to(self.device)
+            found = function(given, draw.select(rows), mask=mask)
+            return found.masked_fill(~mask[..., None], 0.0) if found.shape[:2] == mask.shape and port.ragged else found
+
+        with torch.inference_mode():
+            whole = room.filled(len(x), part, self.device) if len(x) else x.values.to(self.device, torch.float32)
+        values = self._checked(whole, port, x.keys)
+        return Embeddings(
+            values, port, x.keys, mask=x.mask.to(values.device) if port.ragged and x.mask is not None else None
+        )
 
     def _checked(self, values: torch.Tensor, port: Port, keys: tuple[str, ...]) -> torch.Tensor:
         """The vectors, or a PluginError if their shape is not that of `port`, or a DataError that names the items whose
@@ -101,13 +131,3 @@ class Bridge(Component[BridgeConfigT]):
                 f"{len(keys)} items). Was it fitted, and on finite vectors?"
             )
         return values
-
-    def _chunked(self, function: object, x: torch.Tensor, draw: Draw) -> torch.Tensor:
-        assert callable(function)
-
-        def part(rows: slice) -> torch.Tensor:
-            found: torch.Tensor = function(x[rows].to(self.device, torch.float32), draw.select(rows))
-            return found
-
-        with torch.inference_mode():
-            return room.filled(len(x), part, self.device) if len(x) else x.to(self.device, torch.float32)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from modbridge.config.component import ComponentConfig
-from modbridge.errors import ArtefactError
+from modbridge.errors import ArtefactError, PluginError
 from modbridge.spaces import Port
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
@@ -105,3 +106,14 @@ class Component(ABC, Generic[ConfigT]):
     def parameter_count(self) -> int:
         """The number of trainable numbers in `modules()`."""
         return sum(p.numel() for module in self.modules().values() for p in module.parameters())
+
+
+def require_takes_mask(function: Callable[..., Any], who: str) -> None:
+    """Raise PluginError unless a method that is given ragged sequences takes their mask as `mask=`."""
+    known = inspect.signature(function).parameters
+    if "mask" not in known and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        name = getattr(function, "__name__", "a method")
+        raise PluginError(
+            f"the config of {who} takes sequences of different lengths, but its {name} takes no `mask`. Add "
+            f"`mask: torch.Tensor | None = None`, bool (B, n), to it, or refuse ragged ports in the config."
+        )

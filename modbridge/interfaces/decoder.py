@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import torch
 
 from modbridge.config.kinds import DecoderConfig
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
-from modbridge.interfaces.component import Component
+from modbridge.interfaces.component import Component, require_takes_mask
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.spaces import Embeddings
 
@@ -33,7 +33,11 @@ class Decoded:
 
 
 class Decoder(Component[DecoderConfigT]):
-    """Reads vectors out as text. Authors write `fit` and `decode_batch`; the core batches, labels and checks."""
+    """Reads vectors out as text. Authors write `fit` and `decode_batch`; the core batches, labels and checks.
+
+    Of sequences the vectors are (B, n, D). A decoder whose config takes ragged ones is given their mask, bool (B, n),
+    True where a token is, as `mask=` beside them, and only then; in training by `TextVectors.mask`.
+    """
 
     @abstractmethod
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
@@ -106,6 +110,10 @@ class Decoder(Component[DecoderConfigT]):
             what=f"the decoder {self.config.type!r} was trained on other vectors",
             remedy="Train the decoder under this bridge (or give the bridge the frame that the decoder knows).",
         )
+        bridged = bridged.at(self.context.ports["text"])
+        call: Callable[..., list[Decoded]] = self.decode_batch
+        if bridged.mask is not None:
+            require_takes_mask(call, f"the decoder {self.config.type!r}")
         found: list[Decoded] = []
         with torch.inference_mode():
             while len(found) < len(bridged):
@@ -113,8 +121,9 @@ class Decoder(Component[DecoderConfigT]):
                 rows = slice(len(found), len(found) + count)
                 raw = None if source is None else source.values[rows].to(self.device, torch.float32)
                 vectors, keys = bridged.values[rows].to(self.device, torch.float32), bridged.keys[rows]
+                mask = {} if bridged.mask is None else {"mask": bridged.mask[rows].to(self.device)}
                 try:
-                    found += self._checked(self.decode_batch(vectors, raw, keys, seed), keys)
+                    found += self._checked(call(vectors, raw, keys, seed, **mask), keys)
                 except torch.OutOfMemoryError as error:
                     self._most = self.fewer(count, error)
         return found

@@ -14,7 +14,7 @@ from modbridge.geometry import finite
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
-from modbridge.spaces import Embeddings, Port
+from modbridge.spaces import Embeddings, Port, padded, require_mask
 
 EncoderConfigT = TypeVar("EncoderConfigT", bound=EncoderConfig)
 
@@ -34,16 +34,21 @@ class Encoder(Component[EncoderConfigT]):
         return torch.stack(list(items)) if items and isinstance(items[0], torch.Tensor) else list(items)
 
     @abstractmethod
-    def embed(self, batch: Any, modality: str) -> torch.Tensor:
-        """One batch's vectors, float (B, D) or (B, n, D), on the device."""
+    def embed(self, batch: Any, modality: str) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """One batch's vectors, float (B, D) or (B, n, D), on the device.
+
+        Where the port is ragged, with a mask, bool (B, m), True where a token is: (values (B, m, D), mask), m at most
+        the port's number of tokens.
+        """
         ...
 
     def fit(self, source: Source[Any], fitting: Fitting) -> None:
         """Train on a source's items and texts. Only for encoders whose config says `needs_fit`."""
         raise PluginError(f"the encoder {self.config.type!r} cannot be trained.")
 
-    def lookup(self, keys: Sequence[str], modality: str) -> torch.Tensor | None:
-        """Vectors that are already there, by item id; None for encoders that compute them."""
+    def lookup(self, keys: Sequence[str], modality: str) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
+        """Vectors that are already there, by item id, of the form that `embed` gives; None for encoders that compute
+        them."""
         return None
 
     def encode(self, items: Sequence[Any], modality: str, *, keys: Sequence[str] | None = None) -> Embeddings:
@@ -57,37 +62,65 @@ class Encoder(Component[EncoderConfigT]):
         port = self.port(modality)
         if not prepared:
             shape = (0, port.space.dim or 0) if port.tokens is None else (0, port.tokens, port.space.dim or 0)
-            return Embeddings(torch.zeros(shape, device=self.device), port, ())
+            none = torch.zeros(shape[:2], dtype=torch.bool, device=self.device) if port.ragged else None
+            return Embeddings(torch.zeros(shape, device=self.device), port, (), mask=none)
         stored = self.lookup(names, modality)
         if stored is None:
-            values = self.embed_batch(self.collate(prepared, modality), modality, len(prepared))
+            values, mask = self.embed_batch(self.collate(prepared, modality), modality, len(prepared))
         else:
-            values = self.labelled(stored, modality, len(prepared))
-        require_finite(values, names)
-        return Embeddings(values, port, names)
+            values, mask = self.labelled(stored, modality, len(prepared))
+        require_finite(values, names, mask)
+        return Embeddings(values, port, names, mask=mask)
 
-    def embed_batch(self, batch: Any, modality: str, count: int) -> torch.Tensor:
-        """The vectors of one collated batch of `count` items, float32, on the device. Raises PluginError where they are
-        not of the encoder's own port."""
+    def embed_batch(self, batch: Any, modality: str, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The vectors of one collated batch of `count` items, float32, on the device, and the mask of ragged sequences.
+        Raises PluginError where they are not of the encoder's own port."""
         with torch.inference_mode():
             return self.labelled(self.embed(batch, modality), modality, count)
 
-    def labelled(self, values: torch.Tensor, modality: str, count: int) -> torch.Tensor:
-        """Vectors as this encoder's port says they are, float32, on the device; PluginError if they are not."""
-        if not self.port(modality).holds(tuple(values.shape), count):
+    def labelled(
+        self, found: torch.Tensor | tuple[torch.Tensor, torch.Tensor], modality: str, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Vectors as this encoder's port says they are, float32, on the device, and the mask of ragged sequences, zero
+        where there is no token. PluginError if they are of another form."""
+        port = self.port(modality)
+        values, mask = found if isinstance(found, tuple) else (found, None)
+        if (mask is not None) != port.ragged:
+            expected = "(values, mask)" if port.ragged else "a tensor alone"
+            raise PluginError(
+                f"the encoder {self.config.type!r} gave {'no' if mask is None else 'a'} mask; expected {expected} "
+                f"for {port}."
+            )
+        if mask is not None and values.ndim == 3 and values.shape[1] <= (port.tokens or 0):
+            try:
+                require_mask(mask, tuple(values.shape))
+            except DataError as error:
+                raise PluginError(f"the encoder {self.config.type!r} gave {error}") from error
+            values, mask = padded(values, mask.to(values.device), port.tokens or 0)
+        if not port.holds(tuple(values.shape), count):
             raise PluginError(
                 f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {count} items; "
-                f"expected {self.port(modality)}."
+                f"expected {port}."
             )
-        return values.to(self.device, torch.float32)
+        values = values.to(self.device, torch.float32)
+        if mask is None:
+            return values, None
+        mask = mask.to(self.device)
+        return values.masked_fill(~mask[..., None], 0.0), mask
 
     def port(self, modality: str) -> Port:
         """The port of one modality. A trained encoder's space names the very weights it was given."""
         return self.context.ports.get(modality) or self.config.emits(modality)
 
 
-def require_finite(values: torch.Tensor, keys: Sequence[str]) -> None:
-    """Raise DataError, naming items, where vectors (B, ...) hold NaN or infinity."""
+def require_finite(values: torch.Tensor, keys: Sequence[str], mask: torch.Tensor | None = None) -> None:
+    """Raise DataError, naming items, where vectors (B, ...) hold NaN or infinity, or a sequence has no token."""
+    if mask is not None and not bool(mask.any(dim=1).all()):
+        bad = [key for key, ok in zip(keys, mask.any(dim=1).tolist(), strict=True) if not ok]
+        raise DataError(
+            f"the sequences of {', '.join(bad[:3])} hold no token ({len(bad)} of {len(keys)} items); expected at least "
+            f"one each."
+        )
     whole = finite(values)
     if not bool(whole.all()):
         bad = [key for key, ok in zip(keys, whole.tolist(), strict=True) if not ok]

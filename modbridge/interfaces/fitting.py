@@ -107,12 +107,14 @@ class TextVectors:
 
     `batch(rows, epoch)` -> float tensor (len(rows), D) or (len(rows), n, D) on the training device. With fresh noise
     every epoch differs; without, each epoch gives the same. `embeddings` are the clean text vectors. `hints`: words
-    given with each of them, if there are any.
+    given with each of them, if there are any. `mask`: of ragged sequences, and of no others, bool (N, n): row by row
+    where what `batch` gives has a token, every epoch.
     """
 
     embeddings: Embeddings
     batch: Callable[[Sequence[int], int], torch.Tensor]
     hints: Hints | None = None
+    mask: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

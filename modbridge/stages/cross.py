@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from modbridge.errors import DataError
 from modbridge.geometry import Statistics
 from modbridge.interfaces.source import text_key
 from modbridge.measures import fit_mean
-from modbridge.spaces import Embeddings
+from modbridge.spaces import Embeddings, Port
 from modbridge.stages.embed import embed_key, embeddings, left_out
 from modbridge.stages.fit_bridge import Rows, bridge_key, fitted_bridge, item_rows, train_vectors
 from modbridge.stages.fit_encoder import plan_of
@@ -30,7 +30,7 @@ class Crossed:
     A bridge that carries texts to the source vectors (frame "source") has its effect on the text side: `text` is then
     as `augment` gives it but for its noise, near what a decoder is trained on. `text_fit`: statistics of the fit
     split's texts, of the same side. `fit_mean`: the mean (D,) of the bridged vectors of the fit split, made comparable
-    with texts, for centred measures. `key` decides all of it.
+    with texts, for centred measures. Both are empty for sequences, which are not measured. `key` decides all of it.
     """
 
     source: Embeddings
@@ -39,6 +39,18 @@ class Crossed:
     text_fit: Statistics
     fit_mean: torch.Tensor
     key: str
+
+    @property
+    def measured(self) -> bool:
+        """Whether the gap can be measured on them: on vectors, not on sequences, of at least two items."""
+        return len(self.bridged) >= 2 and not _sequences(self.bridged.port, self.text.port)
+
+
+_UNKNOWN = Statistics(torch.zeros(0, dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0)
+
+
+def _sequences(*ports: Port) -> bool:
+    return any(port.tokens is not None for port in ports)
 
 
 @dataclass(frozen=True)
@@ -94,10 +106,10 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     names = [split.fit.name, split.test.name] if split else None
     left = [left_out(session, cell, w, modality) for w in ("train", where)]
     if cell.config.evaluate.input == "text":
-        text_fit = text_statistics(session, cell, split)
+        text_fit = _UNKNOWN if _sequences(text.port) else text_statistics(session, cell, split)
         vectors = [embed_key(session, cell, w, "text") for w in ("train", where)]
         key = stable_hash(["text", vectors, number, names, left])
-        same = Embeddings(text.values, text.port, source.keys)
+        same = replace(text, keys=source.keys)
         return Crossed(source, same, text, text_fit, text_fit.mean, key)
 
     plan = plan_of(session, cell)
@@ -117,32 +129,49 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         ]
     )
 
+    # Of sequences no mean is taken, so nothing but the vectors is kept.
+    alone = _sequences(port, config.augments(plan.text) if moved else plan.text)
+
     def build(out: Path, work: Path) -> None:
         fitted = fitted_bridge(session, cell, config, rows)
-        fit = train_vectors(session, cell, modality, rows)
+        fit = None if alone else train_vectors(session, cell, modality, rows)
         with session.guard(config, "bridge", "it carried vectors across"):
-            values = fitted.bridge.cross(source, cell.config.seed).values
-            bridged_fit = fitted.bridge.cross(fit, cell.config.seed)
-        text_fit = text_statistics(session, cell, split)
-        tensors = {"values": values.cpu()}
+            across = fitted.bridge.cross(source, cell.config.seed)
+            bridged_fit = None if fit is None else fitted.bridge.cross(fit, cell.config.seed)
+        tensors = _tensors("values", across)
         if moved:
-            side = fitted.bridge.augment(text, noise=False).values
-            text_fit = Statistics.of(augmented(session, cell, config, split))
-            tensors |= {"text": side.cpu(), "text_mean": text_fit.mean, "text_radius": text_fit.radius}
-        frame = bridged_fit.port.frame
-        mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text_fit.mean, text_radius=text_fit.radius)
-        save_file({**tensors, "fit_mean": mean.cpu()}, out / "bridged.safetensors")
+            tensors |= _tensors("text", fitted.bridge.augment(text, noise=False))
+        if bridged_fit is not None:
+            text_fit = text_statistics(session, cell, split)
+            if moved:
+                text_fit = Statistics.of(augmented(session, cell, config, split))
+                tensors |= {"text_mean": text_fit.mean, "text_radius": text_fit.radius}
+            frame = bridged_fit.port.frame
+            mean = fit_mean(bridged_fit.values, frame=frame, text_mean=text_fit.mean, text_radius=text_fit.radius)
+            tensors["fit_mean"] = mean.cpu()
+        save_file(tensors, out / "bridged.safetensors")
         write_manifest(out, {"kind": "bridged", "type": config.type})
 
     label = config.type if split is None else f"{config.type} ({split.test.name})"
     tensors = read_tensors(session.stage("cross", key, label, build) / "bridged.safetensors")
     device = source.values.device
-    text_fit = text_statistics(session, cell, split)
+    text_fit = _UNKNOWN if alone else text_statistics(session, cell, split)
     if moved:
-        text_fit = Statistics(tensors["text_mean"], tensors["text_radius"], text_fit.count)
-        text = Embeddings(tensors["text"].to(device), config.augments(text.port), text.keys)
-    bridged = Embeddings(tensors["values"].to(device), port, source.keys)
-    return Crossed(source, bridged, text, text_fit, tensors["fit_mean"], key)
+        if not alone:
+            text_fit = Statistics(tensors["text_mean"], tensors["text_radius"], text_fit.count)
+        text = _read(tensors, "text", config.augments(text.port), text.keys).to(device)
+    bridged = _read(tensors, "values", port, source.keys).to(device)
+    return Crossed(source, bridged, text, text_fit, _UNKNOWN.mean if alone else tensors["fit_mean"], key)
+
+
+def _tensors(name: str, vectors: Embeddings) -> dict[str, torch.Tensor]:
+    """Vectors as they are stored."""
+    found = {name: vectors.values} | ({} if vectors.mask is None else {f"{name}_mask": vectors.mask})
+    return {of: tensor.cpu() for of, tensor in found.items()}
+
+
+def _read(tensors: dict[str, torch.Tensor], name: str, port: Port, keys: tuple[str, ...]) -> Embeddings:
+    return Embeddings(tensors[name], port, keys, mask=tensors.get(f"{name}_mask"))
 
 
 def augmented(session: Session, cell: Cell, config: BridgeConfig, split: Split | None = None) -> Embeddings:

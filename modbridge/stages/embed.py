@@ -168,12 +168,13 @@ def _read(session: Session, cell: Cell, folder: Path, side: str) -> Embeddings:
     plan = plan_of(session, cell)
     port = plan.text if side == "text" else plan.source
     keys = tuple(index["keys"][i] for i in kept.tolist()) if skipped else tuple(index["keys"])
+    mask = shards.read_mask(folder, index) if port.ragged else None
     device = session.torch_device(cell.config.device)
     if room.on_device(values.nbytes, device):
-        values = values.to(device)
+        values, mask = values.to(device), None if mask is None else mask.to(device)
     elif device.type != "cpu":
         session.talk.say(f"embed: {values.nbytes / 1e9:.1f} GB of {side} vectors stay in main memory")
     try:
-        return Embeddings(values, port, keys, shards.read_moments(folder))
+        return Embeddings(values, port, keys, shards.read_moments(folder), mask=mask)
     except ModbridgeError as error:
         raise ArtefactError(f"{folder}: {error}") from error

@@ -210,9 +210,12 @@ class _Shards:
                 self.size //= 2
                 self.say(f"embed {self.side}: out of memory on the device; going on with batches of {self.size}")
 
-    def _vectors(self, spans: Sequence[Span]) -> Iterator[tuple[torch.Tensor, list[int], dict[str, str]]]:
-        """Of each shard its vectors on the CPU, the rows that they belong to, and its items that could not be read. One
-        reader serves all shards, so that it is ahead of the encoder from one shard to the next."""
+    def _vectors(
+        self, spans: Sequence[Span]
+    ) -> Iterator[tuple[torch.Tensor, list[int], dict[str, str], torch.Tensor | None]]:
+        """Of each shard its vectors on the CPU, the rows that they belong to, its items that could not be read, and the
+        mask of ragged sequences. One reader serves all shards, so that it is ahead of the encoder from one shard to the
+        next."""
         model, side, names = self.model, self.side, self.items.names
         length = len if side == "text" else None
         size = self.session.shard_rows if stored(model, side) else self.size
@@ -224,7 +227,7 @@ class _Shards:
             reader = Reader(model, self.items.distinct, side, batches)
             read = read_ahead(reader, getattr(model.config, "workers", 0), pin=model.device.type == "cuda")
         for of in plan:
-            values: list[torch.Tensor] = []
+            parts: list[tuple[torch.Tensor, torch.Tensor | None]] = []
             present: list[int] = []
             unread: dict[str, str] = {}
             self.counted = 0
@@ -237,18 +240,25 @@ class _Shards:
                         )
                     unread[names[row]] = message
                 if batch.rows:
-                    values.append(_embedded(model, batch, side, [names[row] for row in batch.rows]))
+                    parts.append(_embedded(model, batch, side, [names[row] for row in batch.rows]))
                     present += batch.rows
                 count = len(batch.rows) + len(batch.unread)
                 self.counted += count
                 self.advance(count)
             # One copy and one look at the numbers a shard: the device is not waited for after every batch.
-            found = torch.cat(values).cpu() if values else model.encode([], side).values.cpu()
-            require_finite(found, [names[row] for row in present])
-            yield found, present, unread
+            if not parts:
+                none = model.encode([], side)
+                parts = [(none.values, none.mask)]
+            found = torch.cat([values for values, _ in parts]).cpu()
+            masks = [mask for _, mask in parts if mask is not None]
+            mask = torch.cat(masks).cpu() if masks else None
+            require_finite(found, [names[row] for row in present], mask)
+            yield found, present, unread, mask
 
 
-def _embedded(model: Encoder[Any], batch: Batch, side: str, names: list[str]) -> torch.Tensor:
+def _embedded(
+    model: Encoder[Any], batch: Batch, side: str, names: list[str]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     stored = model.lookup(names, side)
     if stored is not None:
         return model.labelled(stored, side, len(names))

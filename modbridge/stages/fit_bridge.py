@@ -156,4 +156,5 @@ def item_rows(vectors: Embeddings, keys: Sequence[str]) -> list[int]:
 def _none(port: Port) -> Embeddings:
     """No vectors, for a bridge that needs none."""
     dim = port.space.dim or 0
-    return Embeddings(torch.zeros((0, dim) if port.tokens is None else (0, port.tokens, dim)), port, ())
+    mask = torch.zeros(0, port.tokens or 0, dtype=torch.bool) if port.ragged else None
+    return Embeddings(torch.zeros((0, dim) if port.tokens is None else (0, port.tokens, dim)), port, (), mask=mask)

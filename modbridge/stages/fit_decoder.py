@@ -220,8 +220,11 @@ def on_media(bridge: Bridge[Any], text: Embeddings, media: Embeddings, seed: int
         )
     texts = text.select(kept)
     at = torch.tensor([rows[key.rsplit("#", 1)[0]] for key in texts.keys], device=media.values.device)
-    values = bridge.cross(media, seed).values
-    return TextVectors(texts, lambda batch, epoch: values[at[torch.as_tensor(batch, device=at.device)]].clone())
+    across = bridge.cross(media, seed)
+    values, mask = across.values, None if across.mask is None else across.mask[at]
+    return TextVectors(
+        texts, lambda batch, epoch: values[at[torch.as_tensor(batch, device=at.device)]].clone(), mask=mask
+    )
 
 
 def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str | None) -> TextVectors:
@@ -242,4 +245,5 @@ def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str
             kept[draw] = bridge.augment(text, seed, draw).values
         return kept[draw][torch.as_tensor(rows)].clone()  # an inference tensor, which autograd refuses, until cloned
 
-    return TextVectors(text, batch)
+    kept_mask = text.mask is not None and bridge.config.augments(text.port).ragged
+    return TextVectors(text, batch, mask=text.mask if kept_mask else None)

@@ -17,11 +17,12 @@ from modbridge.config.pipeline import dump
 from modbridge.config.sweep import gap_bridges
 from modbridge.config.weights import has_weights
 from modbridge.cost import cost_of
-from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.errors import ConfigError, DataError, PortError, Problem
 from modbridge.geometry import Statistics
 from modbridge.measures import gap_norm, paired_cosine, recall_at, unpaired_cosine
 from modbridge.stages.cross import Split, held_out
 from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
+from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.gap_measures import GapMeasures, gap_measures
 from modbridge.stages.score import chosen, data_notes, require_texts
 from modbridge.stages.similarity import similarity
@@ -66,6 +67,7 @@ def gap(session: Session, experiment: Experiment) -> GapResult:
     experiment.require_paths()
     for cell in experiment.cells:
         require_texts(cell)
+        _require_vectors(session, cell)
     entries: list[Entry] = []
     tables: list[Row] = []
     notes: dict[str, None] = {}
@@ -77,6 +79,16 @@ def gap(session: Session, experiment: Experiment) -> GapResult:
             tables += rows
             notes |= dict.fromkeys(told)
     return GapResult(entries, whole(session, experiment.first), tables, list(notes))
+
+
+def _require_vectors(session: Session, cell: Cell) -> None:
+    """Raise ConfigError where the encoder gives sequences: what the gap is measured by is defined on single vectors."""
+    plan = plan_of(session, cell)
+    for port in (plan.source, plan.text):
+        try:
+            port.require_vectors("the measure of the gap")
+        except PortError as error:
+            raise ConfigError([Problem("encoder", str(error), where=cell.document.where("encoder"))]) from error
 
 
 def is_before(entry: Entry) -> bool:

@@ -97,7 +97,9 @@ def _written(
         else:
             token = stack.enter_context(token_in(work))
             ports = (vectors.bridged.port, None if source is None else source.port)
-            tensors = {"bridged": vectors.bridged.values, **({} if source is None else {"source": source.values})}
+            given_to = {"bridged": vectors.bridged, **({} if source is None else {"source": source})}
+            tensors = {name: found.values for name, found in given_to.items()}
+            tensors |= {f"{name}_mask": found.mask for name, found in given_to.items() if found.mask is not None}
             save_file({name: values.detach().cpu().contiguous() for name, values in tensors.items()}, work / VECTORS)
             built = dict(decoder.context.ports)
             objectives = {
@@ -201,7 +203,8 @@ def _read(file: Path, ports: tuple[Port, Port | None], chunk: Chunk) -> tuple[Em
     with safe_open(file, framework="pt") as opened:
 
         def read(name: str, port: Port) -> Embeddings:
-            return Embeddings(opened.get_slice(name)[rows], port, chunk.keys)
+            mask = opened.get_slice(f"{name}_mask")[rows] if port.ragged else None
+            return Embeddings(opened.get_slice(name)[rows], port, chunk.keys, mask=mask)
 
         bridged, source = ports
         return read("bridged", bridged), None if source is None else read("source", source)

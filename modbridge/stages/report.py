@@ -23,11 +23,11 @@ from modbridge.assembly.session import TRAINING_LOG, Session
 from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge.figures import Clouds, draw_clouds
-from modbridge.geometry import Statistics, unit
+from modbridge.geometry import Statistics, pooled, unit
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
-from modbridge.stages.fit_encoder import encoder_key
+from modbridge.stages.fit_encoder import encoder_key, plan_of
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.generate import Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
@@ -196,7 +196,8 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
             shutil.copytree(folder, beside, copy_function=_link)
             beside.replace(target)
         placed[kind] = str(target.relative_to(out))
-    placed["cloud"] = _place_cloud(session, cell, out)
+    if plan_of(session, cell).text.tokens is None:
+        placed["cloud"] = _place_cloud(session, cell, out)
     placed["encoder_key"] = encoder_key(session, cell)
     return placed
 
@@ -258,12 +259,14 @@ def _shown(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _clouds(cell: Cell, generation: Generated) -> tuple[str, Clouds]:
-    """One panel: the held-out media, their captions, and (where they are raw vectors) the bridged ones."""
+    """One panel: the held-out media, their captions, and (if they are raw vectors of that space) the bridged ones. Of
+    sequences the means."""
     vectors = generation.crossed
     clouds = {vectors.source.port.modality: vectors.source, "text": vectors.text}
-    if cell.config.bridge.type != "identity" and vectors.bridged.port.frame == "raw":
+    port = vectors.bridged.port
+    if cell.config.bridge.type != "identity" and port.frame == "raw" and port.space == vectors.text.port.space:
         clouds["bridged"] = vectors.bridged
-    return cell.config.bridge.type, {name: unit(found.values.cpu()) for name, found in clouds.items()}
+    return cell.config.bridge.type, {name: unit(pooled(found).cpu()) for name, found in clouds.items()}
 
 
 def _html(

@@ -34,7 +34,7 @@ def measured(
 ) -> dict[str, float]:
     """The gap measures of the held-out vectors across a bridge; none for sequences, nor for fewer than two items."""
     vectors = crossed(session, cell, bridge, split)
-    if vectors.bridged.port.tokens is not None or len(vectors.bridged) < 2:
+    if not vectors.measured:
         return {}
     key = stable_hash([vectors.key, cell.config.evaluate.caption, "measures 1"])
     label = cell.label if bridge is None else bridge.type

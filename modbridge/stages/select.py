@@ -7,6 +7,7 @@ use them (the best METEOR on 1,000 validation images, after each epoch).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from modbridge.assembly.build import build_metric
@@ -174,8 +175,8 @@ def _given(session: Session, cell: Cell) -> tuple[Embeddings, Embeddings | None]
         text = embeddings(session, cell, SPLIT, "text")
         known = set(text.keys)
         pairs = [(key, at) for key in sorted(chosen) if (at := text_key(key, config.evaluate.caption)) in known]
-        values = text.values[item_rows(text, [at for _, at in pairs])]
-        bridged, source = Embeddings(values, text.port, tuple(key for key, _ in pairs)), None
+        paired = text.select(item_rows(text, [at for _, at in pairs]))
+        bridged, source = replace(paired, keys=tuple(key for key, _ in pairs)), None
     else:
         whole = embeddings(session, cell, SPLIT, config.data.train.modality)
         source = whole.select([i for i, key in enumerate(whole.keys) if key in chosen])

@@ -30,7 +30,8 @@ def tensor_hash(values: torch.Tensor) -> str:
 
 def vectors_hash(vectors: Embeddings) -> str:
     """A hash of vectors and of the items they belong to."""
-    return stable_hash([vectors.keys, tensor_hash(vectors.values)])
+    masked = [] if vectors.mask is None else [tensor_hash(vectors.mask)]
+    return stable_hash([vectors.keys, tensor_hash(vectors.values), *masked])
 
 
 def file_hash(path: Path) -> str:

@@ -25,7 +25,8 @@ from modbridge.moments import Moments
 from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import file_hash
 
-INDEX, MOMENTS, SEEN, WHOLE = "index.json", "moments.safetensors", "seen.json", "whole.bin"
+INDEX, MOMENTS, SEEN = "index.json", "moments.safetensors", "seen.json"
+WHOLE = {"values": "whole.bin", "mask": "whole-mask.bin"}
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,22 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.safetensors"
 
 
-def write_shard(folder: Path, name: str, values: torch.Tensor, rows: Sequence[int], unread: Mapping[str, str]) -> Note:
-    """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded, in the order of rows."""
+def write_shard(
+    folder: Path,
+    name: str,
+    values: torch.Tensor,
+    rows: Sequence[int],
+    unread: Mapping[str, str],
+    mask: torch.Tensor | None = None,
+) -> Note:
+    """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded, in the order of rows; of
+    ragged sequences with their mask (m, n)."""
     part = folder / f".{name}.part"
     order = torch.tensor(rows, dtype=torch.int64).argsort()
-    save_file({"values": values[order].contiguous(), "rows": torch.tensor(rows, dtype=torch.int64)[order]}, part)
+    tensors = {"values": values, "rows": torch.tensor(rows, dtype=torch.int64)} | (
+        {} if mask is None else {"mask": mask}
+    )
+    save_file({of: tensor[order].contiguous() for of, tensor in tensors.items()}, part)
     note = Note(file_hash(part), dict(unread))
     part.replace(folder / name)
     _write_note(folder, name, note)
@@ -121,45 +133,62 @@ def read_vectors(folder: Path, index: Mapping[str, Any]) -> tuple[torch.Tensor, 
 
     They are copied into memory. What is too large for it is put into one file of the store, once, which is mapped.
     """
-    files = [folder / name for name in index["shards"]]
-    present = [_tensor(file, "rows") for file in files]
+    at, kept = _places(folder, index)
+    return _read(folder, index, at, "values", torch.float32), kept
+
+
+def read_mask(folder: Path, index: Mapping[str, Any]) -> torch.Tensor:
+    """The mask that belongs to what `read_vectors` gives of ragged sequences, bool (M, n), held as that is."""
+    return _read(folder, index, _places(folder, index)[0], "mask", torch.bool)
+
+
+def _places(folder: Path, index: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the keys of an index that have a vector: its place among those of all shards, one after another, and the
+    number of the key, both int64 (M,)."""
+    present = torch.cat([_tensor(folder / name, "rows") for name in index["shards"]])
     rows = torch.tensor(index["rows"], dtype=torch.int64)
     place = torch.full((int(rows.max()) + 1,), -1, dtype=torch.int64)
-    place[torch.cat(present)] = torch.arange(sum(map(len, present)))
+    place[present] = torch.arange(len(present))
     at = place[rows]
     kept = (at >= 0).nonzero().flatten()
-    at = at[kept]
-    shape = (len(at), *_tensor(files[0], "values").shape[1:])
-    count = 4 * math.prod(shape)
+    return at[kept], kept
+
+
+def _read(folder: Path, index: Mapping[str, Any], at: torch.Tensor, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """One tensor of all shards, (M, ...): row i is at place `at[i]`."""
+    files = [folder / file for file in index["shards"]]
+    shape = (len(at), *_tensor(files[0], name).shape[1:])
+    count = dtype.itemsize * math.prod(shape)
     if room.fits(count):
-        found = torch.empty(shape)
-        _gather(files, present, at, found)
-        return found, kept
-    path = folder / WHOLE
+        found = torch.empty(shape, dtype=dtype)
+        _gather(files, name, at, found)
+        return found
+    path = folder / WHOLE[name]
     if not (path.is_file() and path.stat().st_size == count):
-        beside = folder / f".{WHOLE}.{os.getpid()}.part"
+        beside = folder / f".{path.name}.{os.getpid()}.part"
         try:
             with beside.open("w+b") as file:
                 room.reserve(file, count, folder)
-            _gather(files, present, at, room.mapped(beside, shape, shared=True))
+            _gather(files, name, at, room.mapped(beside, shape, dtype, shared=True))
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    return room.mapped(path, shape), kept
+    return room.mapped(path, shape, dtype)
 
 
-def _gather(files: Sequence[Path], present: Sequence[torch.Tensor], at: torch.Tensor, out: torch.Tensor) -> None:
-    """Fill `out` (M, ...): row i with the vector at place `at[i]` of all files' vectors, one after another."""
-    plain = torch.equal(at, torch.arange(sum(map(len, present))))
+def _gather(files: Sequence[Path], name: str, at: torch.Tensor, out: torch.Tensor) -> None:
+    """Fill `out` (M, ...): row i with row `at[i]` of all files' tensors of a name, one after another."""
+    counts = [len(_tensor(file, "rows")) for file in files]
+    plain = torch.equal(at, torch.arange(sum(counts)))
     order = at if plain else at.argsort(stable=True)
     asked, start = at if plain else at[order], 0
-    for file, rows in zip(files, present, strict=True):
-        stop = start + len(rows)
+    for file, count in zip(files, counts, strict=True):
+        stop = start + count
         if plain:
-            out[start:stop] = _tensor(file, "values")
+            out[start:stop] = _tensor(file, name)
         else:
             first, last = torch.searchsorted(asked, torch.tensor([start, stop])).tolist()
-            out[order[first:last]] = _tensor(file, "values")[asked[first:last] - start]
+            out[order[first:last]] = _tensor(file, name)[asked[first:last] - start]
         start = stop
 
 

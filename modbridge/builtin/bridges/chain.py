@@ -9,6 +9,7 @@ Source: ours. C3's three steps are such a composition; the authors write it out 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -36,14 +37,16 @@ class ChainBridge(Bridge[ChainConfig]):
             if source is not None and self.config.fitted_behind(number):
                 source = self._carried(number, source, fitting.seed)
 
-    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+    def cross_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
         for number in range(len(self.members)):
-            x = self._cross(number, x, draw)
+            x = self._cross(number, x, draw, mask)
         return x
 
-    def augment_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+    def augment_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
+        port = self.context.ports["text"]
         for number, member in enumerate(self.members):
-            x = member.augment_vectors(x, _own(draw, number))
+            x = _given(member.augment_vectors, x, _own(draw, number), mask if port.ragged else None)
+            port = member.config.augments(port)
         return x
 
     def chosen(self) -> dict[str, int | float | str]:
@@ -64,18 +67,26 @@ class ChainBridge(Bridge[ChainConfig]):
             x = self._cross(number, x, draw)
         return [*stations[:-1], ("bridged", stations[-1][1])]
 
-    def _cross(self, number: int, x: torch.Tensor, draw: Draw) -> torch.Tensor:
-        return self.members[number].cross_vectors(x, _own(draw, number))
+    def _cross(self, number: int, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
+        member = self.members[number]
+        ragged = mask is not None and member.context.ports["source"].ragged
+        return _given(member.cross_vectors, x, _own(draw, number), mask if ragged else None)
 
     def _carried(self, number: int, source: Embeddings, seed: int) -> Embeddings:
         """The training source vectors behind a member, exactly as the chain will carry them."""
         member = self.members[number]
         draw = Draw.of(source.keys, seed, device=self.device).named("cross")
         port = member.config.crosses(source.port, self.context.ports["text"])
-        values = self._chunked(partial(self._cross, number), source.values, draw)
-        values = member._checked(values, port, source.keys)
+        found = member._carried_to(port, partial(self._cross, number), source, draw)
         # Cloned: autograd refuses the tensors of inference mode, and the next member may train on them.
-        return Embeddings(values.clone().to(source.values.device), port, source.keys)
+        return replace(found, values=found.values.clone()).to(source.values.device)
+
+
+def _given(
+    function: Callable[..., torch.Tensor], x: torch.Tensor, draw: Draw, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """What a member makes of vectors; only of ragged sequences it is given the mask."""
+    return function(x, draw) if mask is None else function(x, draw, mask=mask)
 
 
 def _own(draw: Draw, number: int) -> Draw:

@@ -29,20 +29,22 @@ class VectorBridgeConfig(BridgeConfig):
 
     def crosses(self, source: Port, text: Port) -> Port:
         for port in (source, text):
-            if port.tokens is not None or (port.frame != "raw" and not self.cross_keeps_frame):
-                remedy = "Choose an encoder that gives one vector an item."
-                if port.frame != "raw":
-                    remedy = "Put it first, or let the bridge before it end among raw vectors (`frame: text`)."
-                raise PortError(f"the bridge {self.type!r} works on raw vectors, one an item; found {port}. {remedy}")
+            port.require_vectors(f"the bridge {self.type!r}")
+            if port.frame != "raw" and not self.cross_keeps_frame:
+                raise PortError(
+                    f"the bridge {self.type!r} works on raw vectors; found {port}. Put it first, or let the bridge "
+                    f"before it end among raw vectors (`frame: text`)."
+                )
         frame = source.frame if self.cross_keeps_frame else self.ends_in
         require_one_space(self.type, source.changed(frame=text.frame) if self.cross_keeps_frame else source, text)
         return source.changed(bridge=self.type, frame=frame)
 
     def augments(self, text: Port) -> Port:
-        if text.tokens is not None or (text.frame != "raw" and not self.keeps_frame):
+        text.require_vectors(f"the bridge {self.type!r}")
+        if text.frame != "raw" and not self.keeps_frame:
             raise PortError(
-                f"the bridge {self.type!r} prepares raw text vectors, one an item; found {text}. Among several "
-                f"augmenters it must come first."
+                f"the bridge {self.type!r} prepares raw text vectors; found {text}. Among several augmenters it must "
+                f"come first."
             )
         return text.changed(bridge=self.type, frame=text.frame if self.keeps_frame else self.ends_in)
 
@@ -69,6 +71,9 @@ class IdentityConfig(BridgeConfig):
     def crosses(self, source: Port, text: Port) -> Port:
         require_one_space(self.type, source, text)
         return source.changed(bridge=self.type)
+
+    def augments(self, text: Port) -> Port:
+        return text
 
 
 class DirectedConfig(VectorBridgeConfig):

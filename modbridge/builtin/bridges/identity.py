@@ -15,5 +15,8 @@ class IdentityBridge(Bridge[IdentityConfig]):
     def fit(self, data: FitData, fitting: Fitting) -> None:
         """Nothing to learn."""
 
-    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+    def cross_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return x
+
+    def augment_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
         return x

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from modbridge.config.component import Affects
 from modbridge.config.kinds import PriorConfig
-from modbridge.errors import PortError
 from modbridge.spaces import Port
 from modbridge_diffusion.denoiser_config import CLOSED_FORMS, AnyDenoiser, ResidualMLPConfig
 
@@ -112,10 +111,6 @@ class LinkDDPMConfig(PriorConfig):
 
     def check(self, clean: Port) -> None:
         """Raise PortError for sequences, and for a dimension that the denoiser cannot work at."""
-        if clean.tokens is not None:
-            raise PortError(
-                f"the prior {self.type!r} models single vectors (B, D); found {clean}. "
-                f"Use an encoder with pooled vectors."
-            )
+        clean.require_vectors(f"the prior {self.type!r}")
         if clean.space.dim is not None:
             self.denoiser.check_dim(clean.space.dim)

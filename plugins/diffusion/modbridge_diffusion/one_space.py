@@ -40,11 +40,7 @@ class OneSpaceConfig(BridgeConfig):
         return text.changed(frame=self.frame_out, bridge=self.type)
 
     def _check_text(self, text: Port) -> None:
-        if text.tokens is not None:
-            raise PortError(
-                f"the bridge {self.type!r} carries single vectors (B, D); found {text}. "
-                f"Use an encoder with pooled vectors."
-            )
+        text.require_vectors(f"the bridge {self.type!r}")
         if text.frame != "raw":
             raise PortError(f"the bridge {self.type!r} centres vectors itself; expected raw ones, found {text}.")
         self.prior.check(text)
