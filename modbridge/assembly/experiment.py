@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ class Cell:
     plan: Plan
     document: Document
     varied: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def others(self) -> dict[str, Cell]:
+        """This cell with each of its further decoders in the place of the one whose captions are scored, by name."""
+        configs = {name: self.config.with_decoder(name) for name in self.config.decoders}
+        return {
+            name: replace(self, label=f"{self.label} / {name}", config=config, plan=make_plan(config))
+            for name, config in configs.items()
+        }
 
 
 @dataclass(frozen=True)

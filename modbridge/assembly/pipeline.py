@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Station:
 
 
 class Pipeline:
-    """Encoder, bridge and decoder of one finished cell."""
+    """Encoder, bridge and decoder of one finished cell. `others`: what gives each of its further decoders, by name;
+    they are loaded when they are first asked for."""
 
     def __init__(
         self,
@@ -53,9 +55,25 @@ class Pipeline:
         bridge: Bridge[Any],
         decoder: Decoder[Any],
         cloud: dict[str, torch.Tensor],
+        others: Mapping[str, Callable[[], Decoder[Any]]] | None = None,
     ) -> None:
         self.config, self.encoder, self.bridge, self.decoder, self.cloud = config, encoder, bridge, decoder, cloud
         self.modality = config.data.train.modality
+        self._others = {"text": lambda: decoder, **(others or {})}
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """The names that `decode` knows: "text", and those of `decoders` in the config."""
+        return tuple(self._others)
+
+    def decoder_of(self, name: str) -> Decoder[Any]:
+        """The decoder of a name. Raises ConfigError where there is none."""
+        if name not in self._others:
+            message = f"this run has no decoder {name!r}"
+            raise ConfigError([Problem("to", message, hint=f"its decoders: {', '.join(self._others)}")])
+        found = self._others[name]()
+        self._others[name] = lambda: found
+        return found
 
     def encode(self, items: Sequence[Any]) -> Embeddings:
         """Vectors (B, D) of items: paths, PIL images or arrays, as the encoder takes them.
@@ -80,18 +98,21 @@ class Pipeline:
         """A caption for each item (or for what `encode` gave of them), in order."""
         return [decoded.text for decoded in self.decode(items)]
 
-    def decode(self, items: Sequence[Any] | Embeddings) -> list[Decoded]:
-        """As `caption`, with each caption's score and details (the entities that `viecap` found, among others).
+    def decode(self, items: Sequence[Any] | Embeddings, to: str = "text") -> list[Decoded]:
+        """As `caption`, with each caption's score and details (the entities that `viecap` found, among others). `to`:
+        which of `decoders` makes something of them; one that makes images gives `Decoded.image`.
 
-        Raises DataError where the decoder is an oracle, which has to be told what captions say.
+        Raises ConfigError for a decoder that is not there, DataError where it is an oracle, which has to be told what
+        captions say.
         """
-        if self.decoder.config.reads_references:
+        decoder = self.decoder_of(to)
+        if decoder.config.reads_references:
             raise DataError(
-                f"the decoder {self.decoder.config.type!r} of this cell is an oracle: it reads the captions of the "
+                f"the decoder {decoder.config.type!r} of this cell is an oracle: it reads the captions of the "
                 f"test items, and new items have none. Name another cell with --cell."
             )
         source = self._source(items)
-        return self.decoder.decode(self.bridge.cross(source, self.config.seed), source=source, seed=self.config.seed)
+        return decoder.decode(self.bridge.cross(source, self.config.seed), source=source, seed=self.config.seed)
 
     def _source(self, items: Sequence[Any] | Embeddings) -> Embeddings:
         if isinstance(items, str | Path):
@@ -149,11 +170,12 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
 
     seed, shared = config.seed, Shared(config.pretraining_seed)
 
-    def loaded(config: Any, kind: str, ports: dict[str, Port]) -> Any:
-        artefact = folder / placed[kind] if kind in placed else None
+    def loaded(config: Any, kind: str, ports: dict[str, Port], name: str = "") -> Any:
+        name = name or kind
+        artefact = folder / placed[name] if name in placed else None
         context = BuildContext(device=where, seed=seed, ports=ports, artefact=artefact)
         found = build_component(config, kind, plugins.registry, context, shared)
-        load_objectives(found, lambda name: folder / placed[f"{kind}.{name}"])
+        load_objectives(found, lambda part: folder / placed[f"{name}.{part}"])
         if artefact is not None:
             load_component(found, artefact)
         return found
@@ -161,7 +183,15 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
     encoder = loaded(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
     bridge = loaded(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
     decoder = loaded(config.decoder, "decoder", {"text": plan.trained, "source": plan.source})
-    return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]))
+
+    def another(name: str) -> Decoder[Any]:
+        one = config.with_decoder(name)
+        trained = make_plan(one, {source.modality: source, "text": text}).trained
+        found: Decoder[Any] = loaded(one.decoder, "decoder", {"text": trained, "source": source}, f"decoders.{name}")
+        return found
+
+    others = {name: partial(another, name) for name in config.decoders}
+    return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]), others)
 
 
 def _local(run: str) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from modbridge.config.component import ComponentConfig
@@ -103,14 +104,28 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         if part is not None and (ports is not None or not config.encoder.needs_fit):
             _weights_fit(part, path, standing, problems)
     uses = {"train": "train the decoder on", "validation": "judge the decoder by", "test": "score captions against"}
-    for name, what in uses.items() if config.decoder is not None else ():
+    for name, what in uses.items() if config.captions else ():
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
     problems += _selection(config) + _unpaired(config)
+    for name in config.decoders:
+        problems += _of_another(config, name, ports, problems)
     if problems:
         raise ConfigError(problems)
     return Plan(source, text, bridged, trained)
+
+
+def _of_another(
+    config: PipelineConfig, name: str, ports: Mapping[str, Port] | None, told: list[Problem]
+) -> list[Problem]:
+    """What is wrong with one of `decoders`, beside what is told already."""
+    try:
+        make_plan(config.with_decoder(name), ports)
+    except ConfigError as error:
+        found = [problem for problem in error.problems if problem.path not in {one.path for one in told}]
+        return [replace(p, path=re.sub(r"^decoder\b", f"decoders.{name}", p.path)) for p in found]
+    return []
 
 
 def _unpaired(config: PipelineConfig) -> list[Problem]:
@@ -118,7 +133,7 @@ def _unpaired(config: PipelineConfig) -> list[Problem]:
     if config.data.unpaired is None:
         return []
     found = []
-    if config.supervised:
+    if config.supervised and config.captions:
         message = "trains on media with their captions, and data.unpaired gives media that no text belongs to"
         found.append(Problem("decoder_input", f"{config.decoder_input!r} {message}"))
     if config.data.pairs is not None:

@@ -39,6 +39,7 @@ def command(state: State, asked: Asked, as_json: bool) -> None:
             "bridge": cell.config.bridge.title,
             "augment": "supervised" if cell.config.supervised else cell.config.augmenter.augments_by,
             "decoder": cell.config.decoder.type if cell.config.decoder else None,
+            "decoders": {name: other.type for name, other in cell.config.decoders.items()},
             "source": str(cell.plan.source),
             "text": str(cell.plan.text),
             "bridged": str(cell.plan.bridged),
@@ -53,6 +54,8 @@ def command(state: State, asked: Asked, as_json: bool) -> None:
         decoder = f" -> {row['decoder']}" if row["decoder"] else ""
         click.echo(f"{row['cell']}: {row['encoder']} -> {row['bridge']} (augment: {row['augment']}){decoder}")
         click.echo(f"  {row['source']} -> {row['bridged']}")
+        for name, other in row["decoders"].items():
+            click.echo(f"  {name}: {other}")
     for name in experiment.to_be_given:
         click.echo(f"to be given: {name} (--set {name}=DIR)")
     click.echo("ok")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from modbridge.config.blocks import check_model, check_parts
-from modbridge.config.component import Part, lists_parts
+from modbridge.config.blocks import check_block, check_model, check_parts
+from modbridge.config.component import ComponentConfig, Part, lists_parts
 from modbridge.config.grid import LOADER_FIELDS
 from modbridge.config.kinds import (
     BridgeConfig,
@@ -27,6 +27,9 @@ from modbridge.tables import MEASURED
 DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 # What weights can be selected by, beside metrics.
 LAST, TEXT_LOSS = "last", "text_loss"
+
+
+DecoderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class _Section(BaseModel):
@@ -162,6 +165,9 @@ class PipelineConfig(_Section):
     """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
     decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
     """Reads vectors out as text. May be left out for gap measurements."""
+    decoders: Annotated[dict[DecoderName, DecoderConfig], Part("decoder")] = {}
+    """More decoders of the same bridged vectors, by name: `{image: {type: ...}}`. Each is fitted and decodes the test
+    items; `decoder`, whose name is "text", is the one that is scored. One that makes images learns from media."""
     decoder_input: Literal["text", "source"] = "text"
     """What the decoder is trained on. "text": vectors of the training captions, as the augmenter gives them; no medium
     is seen (zero-shot captioning). "source": vectors of the training media, carried across by `bridge`, with their
@@ -185,6 +191,14 @@ class PipelineConfig(_Section):
     def augmenter(self) -> BridgeConfig:
         """The bridge that prepares decoder training."""
         return self.augment or self.bridge
+
+    def with_decoder(self, name: str) -> PipelineConfig:
+        """This pipeline with one of `decoders` in the place of `decoder`."""
+        decoder = self.decoders[name]
+        changes: dict[str, Any] = {"decoder": decoder, "decoders": {}}
+        if decoder.makes != "text":  # captions neither teach nor judge it
+            changes |= {"decoder_input": "source", "augment": None, "select": SelectConfig(by=LAST)}
+        return self.model_copy(update=changes)
 
     @property
     def pretraining_seed(self) -> int:
@@ -215,6 +229,11 @@ class PipelineConfig(_Section):
         """Whether the decoder is trained on media."""
         return self.decoder is not None and self.decoder_input == "source"
 
+    @property
+    def captions(self) -> bool:
+        """Whether the decoder writes text, and hence takes captions to learn from."""
+        return self.decoder is not None and self.decoder.makes == "text"
+
 
 def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[Problem]) -> PipelineConfig | None:
     """A pipeline of a plain tree. Every mistake is added to `problems`; None if there was one."""
@@ -225,12 +244,26 @@ def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[P
         problems += config.reported.problems(
             MEASURED | GAP_COLUMNS | {name for m in config.metrics for name in m.columns}
         )
+    if config is not None:
+        problems += _misplaced_decoders(config)
     if config is not None and config.selects_with_pairs:
         try:
             metric_column(config.selected_by, config.metrics, registry)
         except ConfigError as error:
             problems += error.problems
     return config if len(problems) == before else None
+
+
+def _misplaced_decoders(config: PipelineConfig) -> list[Problem]:
+    """Decoders under a name that is not theirs."""
+    found = []
+    if config.decoder is not None and not config.captions:
+        message = f"{config.decoder.type!r} makes no text, and `decoder` is the one whose captions are scored"
+        hint = f"write it as `decoders: {{{config.decoder.makes}: {{type: {config.decoder.type}}}}}`"
+        found.append(Problem("decoder", message, hint=hint))
+    if "text" in config.decoders:
+        found.append(Problem("decoders.text", "is the name of `decoder` itself", hint="give it another name"))
+    return found
 
 
 def _check_section(
@@ -245,7 +278,10 @@ def _check_section(
             continue
         if kind:
             listed = lists_parts(field)
-            checked[name] = check_parts(kind, value, registry, f"{dotted}{name}", problems, listed=listed)
+            if get_origin(field.annotation) is dict:
+                checked[name] = _check_named(kind, value, f"{dotted}{name}", registry, problems)
+            else:
+                checked[name] = check_parts(kind, value, registry, f"{dotted}{name}", problems, listed=listed)
             if checked[name] is None:
                 broken.add(name)
         elif _is_section(field.annotation) and isinstance(value, Mapping):
@@ -256,6 +292,20 @@ def _check_section(
     model = check_model(cls, {k: v for k, v in checked.items() if k not in broken}, path, found)
     problems += [p for p in found if p.path.removeprefix(dotted) not in broken]
     return None if broken else model
+
+
+def _check_named(
+    kind: str, value: Any, path: str, registry: Registry, problems: list[Problem]
+) -> dict[str, ComponentConfig] | None:
+    """A block of NAME: component; None if one is unusable."""
+    if not isinstance(value, Mapping):
+        problems.append(Problem(path, f"expected a block of NAME: {kind}, found {value!r}"))
+        return None
+    # A profile or a variant may take one away by null.
+    given = {str(name): block for name, block in value.items() if block is not None}
+    found = {name: check_block(kind, block, registry, f"{path}.{name}", problems) for name, block in given.items()}
+    whole = {name: config for name, config in found.items() if config is not None}
+    return whole if len(whole) == len(found) else None
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[_Section]]:

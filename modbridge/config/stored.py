@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -32,7 +32,9 @@ def _upgraded_fields(cls: type[BaseModel], fields: dict[str, Any], registry: Reg
     for name, field in cls.model_fields.items():
         kind = next((mark.kind for mark in field.metadata if isinstance(mark, Part)), None)
         value, inside = fields.get(name), field.annotation
-        if kind and value is not None:
+        if kind and get_origin(inside) is dict and isinstance(value, Mapping):
+            fields[name] = {key: upgraded_block(kind, item, registry) for key, item in value.items()}
+        elif kind and value is not None:
             fields[name] = upgraded_block(kind, value, registry)
         elif isinstance(value, Mapping) and isinstance(inside, type) and issubclass(inside, BaseModel):
             fields[name] = _upgraded_fields(inside, dict(value), registry)

@@ -41,7 +41,8 @@ class Decoder(Component[DecoderConfigT]):
 
     @abstractmethod
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
-        """Learn to write `targets` (N texts) from N text vectors."""
+        """Learn to write `targets` (N texts) from N text vectors. One that makes images is given the vectors of media,
+        carried across, and those media, as their source gives them."""
         ...
 
     @abstractmethod
@@ -144,14 +145,25 @@ class Decoder(Component[DecoderConfigT]):
         return count // 2
 
     def _checked(self, found: list[Decoded], keys: Sequence[str]) -> list[Decoded]:
-        """What `decode_batch` gave, or a PluginError if that is not one text for each item, in their order."""
+        """What `decode_batch` gave, or a PluginError if that is not one text (or image) for each item, in order."""
         if not all(isinstance(one, Decoded) and isinstance(one.text, str) for one in found):
             raise PluginError(
                 f"the decoder {self.config.type!r} gave {found[:1]!r}; expected Decoded(key, text) items."
             )
+        if self.config.makes == "image":
+            wrong = [one.image for one in found if not _is_image(one.image)]
+            if wrong:
+                raise PluginError(
+                    f"the decoder {self.config.type!r} gave the image {wrong[0]!r:.80}; expected uint8 (H, W, 3)."
+                )
         if [one.key for one in found] != list(keys):
             raise PluginError(
                 f"the decoder {self.config.type!r} gave {len(found)} texts for {len(keys)} items, or in another order; "
                 f"expected one for each, with its key, in the order given."
             )
         return found
+
+
+def _is_image(found: Any) -> bool:
+    shape: tuple[int, ...] = getattr(found, "shape", ())
+    return len(shape) == 3 and shape[2] == 3 and str(getattr(found, "dtype", "")) == "uint8"

@@ -1,5 +1,6 @@
 """Stage fit_decoder: learn to write captions from text vectors, as the augmenter gives them. No medium is seen, unless
-`decoder_input: source` asks for supervised training on the media's vectors, as the bridge gives them."""
+`decoder_input: source` asks for supervised training on the media's vectors, as the bridge gives them. A decoder that
+makes media learns from them and their vectors. One that has nothing to learn is kept as it is built."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import Judge, TextVectors
+from modbridge.interfaces.source import Source
 from modbridge.spaces import Embeddings
-from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out
+from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out, source_config
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.fit_objective import make_ready, objective_keys
@@ -66,8 +68,10 @@ def decoder_key(session: Session, cell: Cell) -> str:
     """What decides a fitted decoder: its fields, and what it is given."""
     config = required_decoder(cell)
     objectives = objective_keys(session, cell, config).values()
-    parts = [config.key_fields(), session.revisions(config, "decoder"), *_given(session, cell)]
-    return stable_hash([*parts, *objectives])
+    own = [config.key_fields(), session.revisions(config, "decoder")]
+    if not config.needs_fit and config.weights is None:
+        return stable_hash([*own, plan_of(session, cell).trained.to_json(), cell.config.seed, *objectives])
+    return stable_hash([*own, *_given(session, cell), *objectives])
 
 
 def _given(session: Session, cell: Cell) -> list[Any]:
@@ -155,17 +159,17 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
                 surroundings().write_log(out)
                 session.save(decoder, "decoder", out, **origin)
                 return
-            text = embeddings(session, cell, "train", "text")
+            if not config.needs_fit:
+                surroundings().write_log(out)
+                session.save(decoder, "decoder", out, seed=cell.config.seed)
+                return
             bridge = fitted_bridge(session, cell, augmenter).bridge
-            if cell.config.supervised:
-                media = embeddings(session, cell, "train", cell.config.data.train.modality)
-                rows = pair_rows(cell, text, media)
-                known = (rows >= 0).nonzero().flatten().tolist()
-                vectors = on_media(bridge, text.select(known), media, cell.config.seed)
+            if cell.config.captions:
+                vectors, targets = _captions(session, cell, bridge)
+                judge = _judge(session, cell, decoder, bridge)
             else:
-                vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
-            targets = texts_of(session, cell, vectors.embeddings.keys)
-            judge = _judge(session, cell, decoder, bridge)
+                vectors, targets = _media(session, cell, bridge)
+                judge = None
             fitting = surroundings(judge)
             with session.guard(config, "decoder", "it was fitted"):
                 decoder.fit(vectors, targets, fitting)
@@ -181,6 +185,28 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
     return session.remember(
         f"decoder {key} {stable_hash(config.key_fields('decode', 'nothing'))}", make, among="decoder"
     )
+
+
+def _captions(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVectors, Sequence[str]]:
+    """The training captions, with the vectors that a decoder learns to write them from."""
+    text = embeddings(session, cell, "train", "text")
+    if cell.config.supervised:
+        media = embeddings(session, cell, "train", cell.config.data.train.modality)
+        rows = pair_rows(cell, text, media)
+        known = (rows >= 0).nonzero().flatten().tolist()
+        vectors = on_media(bridge, text.select(known), media, cell.config.seed)
+    else:
+        vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
+    return vectors, texts_of(session, cell, vectors.embeddings.keys)
+
+
+def _media(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVectors, Sequence[Any]]:
+    """The training media, with their own vectors, carried across: what a decoder that makes media learns from."""
+    modality = cell.config.data.train.modality
+    media = embeddings(session, cell, "train", modality)
+    values = bridge.cross(media, cell.config.seed).values
+    items = Items(session.source(source_config(cell, "train", modality)), media.keys)
+    return TextVectors(media, lambda rows, epoch: values[torch.as_tensor(rows, device=values.device)].clone()), items
 
 
 def _artefact(session: Session, config: DecoderConfig, key: str) -> Path | None:
@@ -225,6 +251,20 @@ def on_media(bridge: Bridge[Any], text: Embeddings, media: Embeddings, seed: int
     return TextVectors(
         texts, lambda batch, epoch: values[at[torch.as_tensor(batch, device=at.device)]].clone(), mask=mask
     )
+
+
+class Items(Sequence[Any]):
+    """The media of some items of a source, each read when it is asked for."""
+
+    def __init__(self, source: Source[Any], keys: Sequence[str]) -> None:
+        rows = {key: i for i, key in enumerate(source.keys())}
+        self.source, self.rows = source, [rows[key] for key in keys]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.source.media(self.rows[at])
 
 
 def augmented(bridge: Bridge[Any], text: Embeddings, seed: int, draws: int | str | None) -> TextVectors:

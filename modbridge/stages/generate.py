@@ -1,12 +1,14 @@
-"""Stage generate: a caption for every held-out item, decoded from its bridged vector.
+"""Stage generate: a caption for every held-out item, decoded from its bridged vector; or an image, by a decoder that
+makes images.
 
-A task is a chunk of items. Whoever does it writes their captions into a file of the stage's folder.
+A task is a chunk of items. Whoever does it writes their captions into a file of the stage's folder, and images beside.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -28,22 +31,26 @@ from modbridge.spaces import Embeddings, Port
 from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
+from modbridge.stages.pages import link
 from modbridge.stages.select import unscored_texts
 from modbridge.store.artefact import load_component, load_objectives, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
 PREDICTIONS = "predictions.jsonl"
 VECTORS = "vectors.safetensors"
+IMAGES = "images"
 CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Captions in the order of the held-out items, the key that decides them, and the vectors they came from."""
+    """Captions in the order of the held-out items, the key that decides them, and the vectors they came from. Of a
+    decoder that makes images `images` are their files, in that order, and no array is read."""
 
     predictions: list[Decoded]
     key: str
     crossed: Crossed
+    images: tuple[Path, ...] = ()
 
 
 def generated(session: Session, cell: Cell) -> Generated:
@@ -64,12 +71,15 @@ def generated(session: Session, cell: Cell) -> Generated:
         parts = _written(session, cell, fitted, told, vectors, work)
         text = "".join((work / part).read_text(encoding="utf-8") for part in parts)
         (out / PREDICTIONS).write_text(text, encoding="utf-8")
+        if config.makes == "image":  # not moved: killed between here and the end, they are taken from `work` again
+            shutil.copytree(work / IMAGES, out / IMAGES, copy_function=link)
         write_manifest(out, {"kind": "predictions", "type": config.type, "decoder": fitted.folder.name})
 
     folder = session.stage("generate", key, cell.label, build)
     read_manifest(folder)
-    lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-    return Generated([Decoded(**json.loads(line)) for line in lines], key, vectors)
+    lines = [json.loads(line) for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
+    images = tuple(folder / name for line in lines if (name := line.pop("image", None)))
+    return Generated([Decoded(**line) for line in lines], key, vectors, images)
 
 
 def _written(
@@ -175,8 +185,9 @@ def open_decoder(session: Session, given: Given, here: Here | None, elsewhere: E
                 bridged, source = vectors(chunk)
                 with session.guard(config, "decoder", "it wrote captions"):
                     found = decoder.decode(bridged, source=source, seed=given.seed)
+                lines = [_plain(one, row, given.work) for one, row in zip(found, chunk.rows, strict=True)]
                 beside = given.work / f".{chunk.name}.part"
-                beside.write_text("".join(json.dumps(_plain(d)) + "\n" for d in found), encoding="utf-8")
+                beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
                 beside.replace(given.work / chunk.name)
             yield None
 
@@ -210,5 +221,13 @@ def _read(file: Path, ports: tuple[Port, Port | None], chunk: Chunk) -> tuple[Em
         return read("bridged", bridged), None if source is None else read("source", source)
 
 
-def _plain(decoded: Decoded) -> dict[str, object]:
-    return {"key": decoded.key, "text": decoded.text, "score": decoded.score, "details": dict(decoded.details)}
+def _plain(decoded: Decoded, row: int, folder: Path) -> dict[str, object]:
+    """A line of the file of predictions. An image is written into the folder, under the number of its item."""
+    line: dict[str, object] = {"key": decoded.key, "text": decoded.text, "score": decoded.score}
+    line["details"] = dict(decoded.details)
+    if decoded.image is None:
+        return line
+    name = f"{IMAGES}/{row:09d}.png"
+    (folder / IMAGES).mkdir(exist_ok=True)
+    Image.fromarray(decoded.image).save(folder / name)
+    return {**line, "image": name}

@@ -1,14 +1,14 @@
 """Stage report: the run folder, which says everything that a reader or `modbridge.load` needs.
 
 config.yaml (as given), resolved.json, versions.json, run.json (seeds, fingerprints, cells), metrics.jsonl,
-predictions.jsonl, table.json, table.md, figures/, report.html and artefacts/.
+predictions.jsonl, table.json, table.md, figures/, report.html and artefacts/; of further decoders
+predictions-<name>.jsonl and images/.
 """
 
 from __future__ import annotations
 
 import html
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,8 +29,8 @@ from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key, plan_of
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
-from modbridge.stages.generate import Generated, generated
-from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
+from modbridge.stages.generate import IMAGES, Generated, generated
+from modbridge.stages.pages import STYLE, inline_png, link, write_json, write_text
 from modbridge.stages.samples import samples_html
 from modbridge.stages.score import references
 from modbridge.stages.select import needs
@@ -51,7 +51,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     """Write the run folder, or leave it as it is if it holds this very result. Gives the path of report.html."""
     cells = experiment.cells
     versions = installed_versions(session)
-    keys = {cell.label: generated(session, cell).key for cell in cells}
+    keys = {one.label: generated(session, one).key for cell in cells for one in (cell, *cell.others.values())}
     result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells]])
     if _holds(out, result):
         return out / "report.html"
@@ -69,9 +69,13 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     generations = {cell.label: generated(session, cell) for cell in cells}
     write_text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
+    others = {cell.label: {name: generated(session, one) for name, one in cell.others.items()} for cell in cells}
+    for name in dict.fromkeys(name for found in others.values() for name in found):
+        write_text(out / f"predictions-{name}.jsonl", "".join(_other_lines(name, others, out)))
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
     write_text(
-        out / "report.html", _html(session, experiment, table, generations, (out / "figures" / CLOUDS).read_bytes())
+        out / "report.html",
+        _html(session, experiment, table, generations, others, (out / "figures" / CLOUDS).read_bytes()),
     )
     wanted = first.main
     # With varied axes a variant has several cells: its first stands for it.
@@ -184,29 +188,26 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
     }
     if config.encoder.needs_fit:
         folders["encoder"] = session.cache.path("fit_encoder", encoder_key(session, cell))
-    for holder in ("encoder", "bridge", "decoder"):
-        for name, part in trained_objectives(getattr(config, holder)):
-            folders[f"{holder}.{name}"] = objective_folder(session, cell, part)
+    holders: dict[str, Any] = {kind: getattr(config, kind) for kind in ("encoder", "bridge", "decoder")}
+    for name, other in cell.others.items():
+        folders[f"decoders.{name}"] = fitted_decoder(session, other).folder
+        holders[f"decoders.{name}"] = config.decoders[name]
+    for holder, part in holders.items():
+        for name, objective in trained_objectives(part):
+            folders[f"{holder}.{name}"] = objective_folder(session, cell, objective)
     placed: dict[str, Any] = {}
     for kind, folder in folders.items():
         target = out / "artefacts" / f"{folder.parent.name.removeprefix('fit_')}-{folder.name}"
         if not target.is_dir():
             beside = target.with_name(f".{target.name}.part")
             shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(folder, beside, copy_function=_link)
+            shutil.copytree(folder, beside, copy_function=link)
             beside.replace(target)
         placed[kind] = str(target.relative_to(out))
     if plan_of(session, cell).text.tokens is None:
         placed["cloud"] = _place_cloud(session, cell, out)
     placed["encoder_key"] = encoder_key(session, cell)
     return placed
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _place_cloud(session: Session, cell: Cell, out: Path) -> str:
@@ -249,6 +250,30 @@ def _prediction_lines(session: Session, cells: Sequence[Cell], generations: Mapp
     return lines
 
 
+def _other_lines(name: str, others: Mapping[str, Mapping[str, Generated]], out: Path) -> list[str]:
+    """What one of the further decoders made of every item, in every cell; images go into the run folder."""
+    lines = []
+    for label, found in others.items():
+        if name not in found:
+            continue
+        generation = found[name]
+        images: list[str | None] = [None] * len(generation.predictions)
+        if generation.images:
+            folder = out / IMAGES / f"{name}-{generation.key}"
+            if not folder.is_dir():
+                folder.parent.mkdir(exist_ok=True)
+                beside = folder.with_name(f".{folder.name}.part")
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(generation.images[0].parent, beside, copy_function=link)
+                beside.replace(folder)
+            images = [str((folder / image.name).relative_to(out)) for image in generation.images]
+        for decoded, image in zip(generation.predictions, images, strict=True):
+            line = {"cell": label, "key": decoded.key, "text": decoded.text, "score": decoded.score, "image": image}
+            told = {"details": dict(decoded.details)} if decoded.details else {}
+            lines.append(json.dumps({k: v for k, v in line.items() if v is not None} | told, ensure_ascii=False) + "\n")
+    return lines
+
+
 def _shown(cells: Sequence[Cell]) -> list[Cell]:
     """One cell for each bridge, the ones whose clouds are drawn."""
     by_bridge: dict[str, Cell] = {}
@@ -274,6 +299,7 @@ def _html(
     experiment: Experiment,
     table: Sequence[Row],
     generations: Mapping[str, Generated],
+    others: Mapping[str, Mapping[str, Generated]],
     clouds: bytes,
 ) -> str:
     cell = experiment.first
@@ -282,7 +308,7 @@ def _html(
         name=html.escape(cell.config.name),
         table=as_html(*beside(table, cell.config.reported, cell.config.name)),
         clouds=inline_png(clouds),
-        samples=samples_html(session, experiment, generations),
+        samples=samples_html(session, experiment, generations, others),
         config=html.escape(cell.document.text),
     )
 
@@ -293,6 +319,7 @@ _PAGE = """<!doctype html>
 {style}.sample {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .6rem 0; align-items: flex-start }}
 .sample audio {{ flex: none; width: 240px }}
 .sample img {{ flex: none; image-rendering: pixelated; border: 1px solid #ccc }}
+.sample figure {{ margin: 0; flex: none; text-align: center; font-size: 12px; color: #555 }}
 .sample table {{ margin: 0; font-size: 13px }}
 .sample th {{ font-weight: 600; color: #555; white-space: nowrap }}
 </style>

@@ -50,9 +50,9 @@ def run(session: Session, experiment: Experiment, out: Path, until: str = "repor
     reach = STAGES.index(until)
     cells = experiment.cells
     for cell in cells:
-        if reach >= STAGES.index("fit_decoder"):
-            required_decoder(cell)
-            require_selection(session, cell)
+        for one in (cell, *cell.others.values()) if reach >= STAGES.index("fit_decoder") else ():
+            required_decoder(one)
+            require_selection(session, one)
         if reach >= STAGES.index("generate"):
             require_texts(cell)
             require_held_out(cell)
@@ -72,8 +72,9 @@ def _fit_together(session: Session, cell: Cell, reach: int) -> None:
         return session.world.first(lambda: not session.cache.has(stage, key))
 
     if reach >= STAGES.index("fit_decoder"):
-        if lacks("fit_decoder", decoder_key(session, cell)):
-            fitted_decoder(session, cell)
+        for one in (cell, *cell.others.values()):
+            if lacks("fit_decoder", decoder_key(session, one)):
+                fitted_decoder(session, one)
         bridges = [] if cell.config.evaluate.input == "text" else [cell.config.bridge]
     elif reach == STAGES.index("fit_bridge"):
         bridges = [cell.config.bridge, cell.config.augmenter]
@@ -93,6 +94,8 @@ def _run(session: Session, experiment: Experiment, out: Path, reach: int) -> Res
     for cell in cells:
         if reach >= STAGES.index("score"):
             rows.append(scored(session, cell))
+            for other in cell.others.values():
+                generated(session, other)
         else:
             _partly(session, cell, reach)
     add_gap_closed(rows, within=["seed", *sorted(common_axes(cells))])
@@ -136,7 +139,8 @@ def _partly(session: Session, cell: Cell, reach: int) -> None:
     if reach >= STAGES.index("fit_bridge"):
         fitted_bridge(session, cell, cell.config.bridge)
         fitted_bridge(session, cell, cell.config.augmenter)
-    if reach >= STAGES.index("fit_decoder"):
-        fitted_decoder(session, cell)
-    if reach >= STAGES.index("generate"):
-        generated(session, cell)
+    for one in (cell, *cell.others.values()):
+        if reach >= STAGES.index("fit_decoder"):
+            fitted_decoder(session, one)
+        if reach >= STAGES.index("generate"):
+            generated(session, one)

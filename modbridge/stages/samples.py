@@ -7,6 +7,7 @@ import html
 import io
 import wave
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,22 @@ _LARGEST = 256  # pixels a side
 _RATE, _SECONDS = 16_000, 10  # of a sound in a page
 
 
-def samples_html(session: Session, experiment: Experiment, generations: Mapping[str, Generated]) -> str:
-    """The first held-out items, those of them that can be read."""
+def samples_html(
+    session: Session,
+    experiment: Experiment,
+    generations: Mapping[str, Generated],
+    others: Mapping[str, Mapping[str, Generated]],
+) -> str:
+    """The first held-out items, those of them that can be read. `others`: of each row what further decoders made of
+    them, by their names; images stand beside the items."""
+    further = {f"{label} / {name}": found for label, named in others.items() for name, found in named.items()}
+    painted = {label: _files(found) for label, found in further.items() if found.images}
     cell = experiment.first
     source = session.source(cell.config.data.test or cell.config.data.train)
     rows = {key: i for i, key in enumerate(source.keys())}
+    written = {**generations, **{label: found for label, found in further.items() if not found.images}}
     captions = {
-        label: {decoded.key: decoded for decoded in generation.predictions} for label, generation in generations.items()
+        label: {decoded.key: decoded for decoded in generation.predictions} for label, generation in written.items()
     }
     keys = [decoded.key for decoded in next(iter(generations.values())).predictions][:SAMPLES]
     parts = []
@@ -47,8 +57,19 @@ def samples_html(session: Session, experiment: Experiment, generations: Mapping[
         )
         truth = html.escape("; ".join(source.texts(rows[key])))
         table = f"<table><tr><th>references</th><td>{truth}</td></tr>{lines}</table>"
-        parts.append(f"<div class='sample'>{medium}{table}</div>")
+        images = "".join(_figure(label, files[key]) for label, files in painted.items() if key in files)
+        parts.append(f"<div class='sample'>{medium}{images}{table}</div>")
     return "".join(parts)
+
+
+def _files(generation: Generated) -> dict[str, Path]:
+    """The images of a decoder that makes them, by the keys of their items."""
+    return {one.key: file for one, file in zip(generation.predictions, generation.images, strict=True)}
+
+
+def _figure(label: str, file: Path) -> str:
+    """An image that was made of an item, under the name of who made it."""
+    return f"<figure>{_picture(file, label)}<figcaption>{html.escape(label)}</figcaption></figure>"
 
 
 def _told(decoded: Decoded | None) -> str:
@@ -63,15 +84,19 @@ def _medium(item: Any, modality: str, key: str) -> str:
     """An item as HTML; its key where there is no way to show its modality."""
     name = html.escape(key)
     if modality == "image":
-        image = load_image(item).copy()
-        image.thumbnail((_LARGEST, _LARGEST))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return f"<img src='{inline_png(buffer.getvalue())}' width='{IMAGE_WIDTH}' alt='{name}'>"
+        return _picture(item, key)
     if modality == "audio":
         sound = base64.b64encode(_wav(item)).decode("ascii")
         return f"<audio controls src='data:audio/wav;base64,{sound}' title='{name}'></audio>"
     return f"<span>{name}</span>"
+
+
+def _picture(item: Any, name: str) -> str:
+    image = load_image(item).copy()
+    image.thumbnail((_LARGEST, _LARGEST))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"<img src='{inline_png(buffer.getvalue())}' width='{IMAGE_WIDTH}' alt='{html.escape(name)}'>"
 
 
 def _wav(item: Any) -> bytes:
