@@ -124,18 +124,29 @@ class TransformerMapper(Block):
             )
 
 
+class TokensMapper(Block):
+    """Sequence -> prefix, each token by itself: Linear, GELU, Linear (VLV's second stage). n tokens become n prefix
+    vectors, in their order, and a shorter sequence as many as it has.
+
+    `type`: the mapper's name. `hidden`: width between the layers; None is the LM's width, VLV's.
+    """
+
+    type: Literal["tokens"]
+    hidden: Count | None = None
+
+
 def _word_alone(value: Any) -> Any:
     """A bare word stands for the block that holds nothing else."""
     return {"type": value} if isinstance(value, str) else value
 
 
-MapperBlock = MlpMapper | SoftPromptMapper | DrcapMapper | LinearMapper | TransformerMapper
+MapperBlock = MlpMapper | SoftPromptMapper | DrcapMapper | LinearMapper | TransformerMapper | TokensMapper
 _MapperBlock = Annotated[MapperBlock, Field(discriminator="type")]
 Mapper = Annotated[
     _MapperBlock,
     BeforeValidator(
         _word_alone,
-        json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt", "drcap", "linear", "transformer"],
+        json_schema_input_type=_MapperBlock | Literal["mlp", "soft_prompt", "drcap", "linear", "transformer", "tokens"],
     ),
 ]
 

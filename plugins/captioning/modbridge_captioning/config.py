@@ -27,6 +27,7 @@ from modbridge_captioning.blocks import (
     Prompt,
     Retrieval,
     SoftPromptMapper,
+    TokensMapper,
     TransformerMapper,
 )
 
@@ -54,7 +55,8 @@ def _lm_form(value: Any) -> str:
 
 
 class PrefixLmConfig(DecoderConfig):
-    """A language model that writes on from a prefix mapped from the vector (ClipCap's decoder; C3, Diffusion Bridge).
+    """A language model that writes on from a prefix mapped from the vector (ClipCap's decoder; C3, Diffusion Bridge)
+    or from a sequence of vectors (VLV's second stage).
 
     Defaults are those of Diffusion Bridge's code unless said otherwise.
 
@@ -63,8 +65,9 @@ class PrefixLmConfig(DecoderConfig):
     `train_lm`: "full" tunes the LM with the mapper (the authors'), "frozen" trains the mapper alone, "lora" the mapper
     and low-rank adapters (DRCap's, Diffusion-Link's).
     `lora`: the adapters of train_lm "lora".
-    `mapper`: makes prefix vectors of a vector. `prefix_length`: how many; left out, it is 1 with the mappers drcap
-    (DRCap's) and linear (WSAC's), else 10. (Neither is there with a prompt that reads nothing of the vector.)
+    `mapper`: makes prefix vectors of a vector, or with `tokens` of a sequence. `prefix_length`: how many; left out, it
+    is 1 with the mappers drcap (DRCap's) and linear (WSAC's), else 10. With `tokens` it stays out: a sequence has one
+    for each token. (Neither is there with a prompt that reads nothing of the vector.)
     `prompt`: words around the prefix; None is none. `retrieval`: captions retrieved for the prompt; None is none.
     `end_of_sentence`: what training says of the end of a caption. "taught" (ours): the end-of-text token follows every
     caption. "stop": nothing, so that only `generate.stop` ends one. "authors": as "stop", and token 0 (GPT-2's "!") is
@@ -87,7 +90,7 @@ class PrefixLmConfig(DecoderConfig):
     lm: Annotated[Annotated[str, Tag("name")] | Annotated[FreshLm, Tag("fresh")], Discriminator(_lm_form)] = "gpt2"
     tokenizer: str | None = None
     mapper: Mapper = MlpMapper(type="mlp")
-    prefix_length: Count = 10
+    prefix_length: Count | None = 10
     train_lm: Literal["full", "frozen", "lora"] = "full"
     lora: Lora = Lora()
     prompt: Prompt | None = None
@@ -108,12 +111,12 @@ class PrefixLmConfig(DecoderConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_vector_of_a_linear_map(cls, data: Any) -> Any:
+    def _length_that_goes_with_the_mapper(cls, data: Any) -> Any:
         if isinstance(data, dict) and "prefix_length" not in data:
             mapper = data.get("mapper")
             kind = mapper.get("type") if isinstance(mapper, dict) else getattr(mapper, "type", mapper)
-            if kind in ("drcap", "linear"):
-                return {**data, "prefix_length": 1}
+            if kind in ("drcap", "linear", "tokens"):
+                return {**data, "prefix_length": None if kind == "tokens" else 1}
         return data
 
     @classmethod
@@ -138,6 +141,7 @@ class PrefixLmConfig(DecoderConfig):
             )
         if self.train_lm != "lora" and self.lora != Lora():
             raise ValueError(f"lora is set, but train_lm {self.train_lm!r} has no adapters: set train_lm to 'lora'")
+        self._length_of_the_prefix()
         self._prompt_and_retrieval()
         if not self.reads_vectors and self.train_lm == "frozen":
             raise ValueError(
@@ -155,7 +159,24 @@ class PrefixLmConfig(DecoderConfig):
                 self.mapper.require_width(self.lm.n_embd)
         return self
 
+    def _length_of_the_prefix(self) -> None:
+        if self.reads_sequences and self.prefix_length is not None:
+            raise ValueError(
+                f"prefix_length is {self.prefix_length}, but the mapper 'tokens' makes one prefix vector of each "
+                f"token: leave prefix_length out"
+            )
+        if not self.reads_sequences and self.prefix_length is None:
+            raise ValueError(
+                f"prefix_length is null, which is for the mapper 'tokens' alone: say how many prefix vectors the "
+                f"mapper {self.mapper.type!r} shall make, or leave prefix_length out"
+            )
+
     def _prompt_and_retrieval(self) -> None:
+        if self.retrieval is not None and self.reads_sequences:
+            raise ValueError(
+                "retrieval looks for captions by one vector an item, and the mapper 'tokens' reads sequences: leave "
+                "retrieval out, or choose another mapper"
+            )
         if self.retrieval is not None and self.prompt is None:
             raise ValueError("retrieval gives captions to a prompt, and there is none: add `prompt: {}`")
         if self.prompt is not None and self.prompt.template is not None:
@@ -229,6 +250,11 @@ class PrefixLmConfig(DecoderConfig):
         return self.prompt is None or self.prompt.reads_vectors
 
     @property
+    def reads_sequences(self) -> bool:
+        """Whether it reads sequences (B, n, D), not vectors (B, D)."""
+        return isinstance(self.mapper, TokensMapper)
+
+    @property
     def learns_words(self) -> bool:
         return self.tokenizer == WORDS
 
@@ -237,16 +263,18 @@ class PrefixLmConfig(DecoderConfig):
         """How many soft prompts stand between the prefix and the caption."""
         return self.mapper.prompts if self.reads_vectors and isinstance(self.mapper, SoftPromptMapper) else 0
 
-    @property
-    def soft_length(self) -> int:
-        """The positions of prefix and soft prompts."""
-        return self.prefix_length + self.prompts if self.reads_vectors else 0
+    def soft_positions(self, tokens: int | None = None) -> int:
+        """The positions of prefix and soft prompts. `tokens`: the most that a sequence has, None where that is not
+        known or there are only vectors."""
+        return (self.prefix_length or tokens or 0) + self.prompts if self.reads_vectors else 0
 
-    def require_positions(self, positions: int | None, prompt: int = 0) -> None:
+    def require_positions(self, positions: int | None, prompt: int = 0, tokens: int | None = None) -> None:
         """Raise ValueError unless prefix, soft prompts, a prompt of so many tokens and the longest caption have room in
-        a LM of so many positions."""
-        before = self.soft_length + prompt
-        found = [f"prefix_length {self.prefix_length}"] if self.reads_vectors else []
+        a LM of so many positions. `tokens`: as `soft_positions`."""
+        before = self.soft_positions(tokens) + prompt
+        found = []
+        if self.reads_vectors and before > prompt:
+            found = [f"sequences of {tokens} tokens" if self.reads_sequences else f"prefix_length {self.prefix_length}"]
         if self.prompts:
             found.append(f"mapper.prompts {self.prompts}")
         if prompt:
@@ -267,11 +295,21 @@ class PrefixLmConfig(DecoderConfig):
         """As for every decoder. Raises SetupError where `retrieval.search` asks for a package that is missing."""
         if self.retrieval is not None:
             require_faiss(self.retrieval.search)
-        if port.tokens is not None:
+        if port.tokens is not None and not self.reads_sequences:
             raise PortError(
-                f"the decoder 'prefix_lm' reads one vector an item, shape (B, D); found sequences: {port}. Choose an "
-                f"encoder that gives vectors, or a decoder that reads sequences."
+                f"the decoder 'prefix_lm' with the mapper {self.mapper.type!r} reads one vector an item, shape (B, D); "
+                f"found sequences: {port}. Set mapper to 'tokens', or choose an encoder that gives vectors."
             )
+        if port.tokens is None and self.reads_sequences:
+            raise PortError(
+                f"the decoder 'prefix_lm' with the mapper 'tokens' reads sequences, shape (B, n, D); found one vector "
+                f"an item: {port}. Choose a mapper of vectors, such as 'mlp', or an encoder that gives sequences."
+            )
+        if isinstance(self.lm, FreshLm):
+            try:
+                self.require_positions(self.lm.n_positions, tokens=port.tokens)
+            except ValueError as error:
+                raise PortError(f"the decoder 'prefix_lm': {error}.") from error
         if self.retrieval is not None and port.frame != "raw":
             raise PortError(
                 f"the decoder 'prefix_lm' retrieves training captions by the vectors as the encoder gives them, but is "

@@ -26,17 +26,29 @@ class Lead:
     padded: bool = False
 
     @classmethod
-    def of(cls, prefix: torch.Tensor) -> Lead:
-        """Prefix vectors (B, P, E) alone."""
-        return cls(prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device))
+    def of(cls, prefix: torch.Tensor, given: torch.Tensor | None = None) -> Lead:
+        """Prefix vectors (B, P, E) alone; of them those that are `given` (bool (B, P)), or all."""
+        if given is None:
+            return cls(prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device))
+        longest = int(given.sum(1).max())
+        # Those that are not given first, all else in its order.
+        order = given.int().argsort(dim=1, stable=True)[:, given.shape[1] - longest :]
+        there = given.gather(1, order)
+        rows = prefix.gather(1, order[..., None].expand(-1, -1, prefix.shape[2])).masked_fill(~there[..., None], 0.0)
+        return cls(rows, there.long(), padded=not bool(there.all()))
 
     @classmethod
     def between(
-        cls, prefix: torch.Tensor, before: Sequence[Sequence[int]], behind: Sequence[Sequence[int]], lm: PreTrainedModel
+        cls,
+        prefix: torch.Tensor,
+        before: Sequence[Sequence[int]],
+        behind: Sequence[Sequence[int]],
+        lm: PreTrainedModel,
+        given: torch.Tensor | None = None,
     ) -> Lead:
-        """Prefix vectors (B, P, E), P = 0 for none, between the tokens of B texts each."""
-        length = prefix.shape[1]
-        rows = [(*b, *[-1] * length, *a) for b, a in zip(before, behind, strict=True)]
+        """As `of`, P = 0 for no prefix, between the tokens of B texts each."""
+        lengths = [prefix.shape[1]] * len(prefix) if given is None else given.sum(1).tolist()
+        rows = [(*b, *[-1] * n, *a) for b, n, a in zip(before, lengths, behind, strict=True)]
         longest = max(map(len, rows))
         # -1 where a vector stands, -2 where nothing does.
         ids = torch.tensor(
@@ -44,7 +56,8 @@ class Lead:
         )
         there = ids != -2
         words = token_embedding(lm)(ids.clamp(min=0)) * there[..., None]
-        mixed = words.masked_scatter((ids == -1)[..., None], prefix.to(words.dtype))
+        vectors = prefix if given is None else prefix[given]
+        mixed = words.masked_scatter((ids == -1)[..., None], vectors.to(words.dtype))
         return cls(mixed, there.long(), padded=any(len(row) < longest for row in rows))
 
     def rows(self, rows: torch.Tensor) -> Lead:

@@ -1,11 +1,18 @@
-"""Mappers: a vector into the prefix that a language model writes on from."""
+"""Mappers: a vector, or a sequence of them, into the prefix that a language model writes on from."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional
 
-from modbridge_captioning.blocks import DrcapMapper, LinearMapper, MapperBlock, SoftPromptMapper, TransformerMapper
+from modbridge_captioning.blocks import (
+    DrcapMapper,
+    LinearMapper,
+    MapperBlock,
+    SoftPromptMapper,
+    TokensMapper,
+    TransformerMapper,
+)
 
 _PROMPT_STD = 0.02  # of GPT-2's own embeddings when they begin
 
@@ -114,11 +121,30 @@ class TransformerPrefix(torch.nn.Module):
         return mixed[:, self.projected :]
 
 
-def build_mapper(config: MapperBlock, *, dim: int, length: int, width: int) -> torch.nn.Module:
-    """The mapper that `config` describes, with weights from torch's current random state.
+class TokenMlp(torch.nn.Module):
+    """Linear, GELU, Linear for each token by itself (VLV's second stage).
+
+    (B, n, `dim`) -> (B, n, `width`): as many input embeddings of a language model of that width as there are tokens.
+    """
+
+    def __init__(self, dim: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(dim, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        prefix: torch.Tensor = self.layers(x)
+        return prefix
+
+
+def build_mapper(config: MapperBlock, *, dim: int, length: int | None, width: int) -> torch.nn.Module:
+    """The mapper that `config` describes, with weights from torch's current random state. `length`: of the prefix, None
+    where it is that of the sequence.
 
     Raises ValueError for heads that do not divide the width.
     """
+    if isinstance(config, TokensMapper):
+        return TokenMlp(dim, width, config.hidden or width)
+    assert length is not None
     if isinstance(config, TransformerMapper):
         config.require_width(width)
         return TransformerPrefix(

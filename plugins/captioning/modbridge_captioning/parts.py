@@ -44,9 +44,9 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
 
     There is no mapper where nothing of the vector is read (a prompt of hints alone).
 
-    Raises PortError for sequences, ConfigError for a mapper that does not suit the language model, and what `load_lm`
-    and `load_tokenizer` raise, when it is built. With the tokenizer "words" the LM is built in `fit` or
-    `load_extra`, once the vocabulary is known.
+    Raises PortError for sequences where the mapper reads vectors and for vectors where it reads sequences, ConfigError
+    for a mapper that does not suit the language model, and what `load_lm` and `load_tokenizer` raise, when it is built.
+    With the tokenizer "words" the LM is built in `fit` or `load_extra`, once the vocabulary is known.
     """
 
     def __init__(self, config: PrefixLmConfig, context: BuildContext) -> None:
@@ -60,6 +60,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
         # Once the vocabulary is known: the tokens that end a caption, and how many the longest prompt has.
         self._ends: list[int] = []
         self._prompt_tokens = 0
+        self._sequence_tokens = context.ports["text"].tokens
         if isinstance(config.lm, FreshLm):
             width = config.lm.n_embd
             if config.tokenizer is not None and config.tokenizer != WORDS:
@@ -201,7 +202,7 @@ class PrefixLmParts(Decoder[PrefixLmConfig]):
             count = 0 if asked is None else max(asked.count, asked.decode_count or 0)
             self._prompt_tokens = self.prompt.longest(texts, count)
         try:
-            self.config.require_positions(positions(lm), self._prompt_tokens)
+            self.config.require_positions(positions(lm), self._prompt_tokens, self._sequence_tokens)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -2,9 +2,9 @@
 
 ClipCap's decoder as CapDec, C3 and Diffusion Bridge train it on text vectors alone (Diffusion Bridge,
 image_captioning/src/models/decoder.py); with adapters, prompt and retrieved captions it is DRCap's, with adapters and
-prompt Diffusion-Link's, with a transformer as mapper and words given with each vector ViECap's. Unless asked otherwise
-(`end_of_sentence`) it teaches the end of a caption, and ignores padding by an index that is no token's (the authors' is
-0, GPT-2's "!", which their models never learn).
+prompt Diffusion-Link's, with a transformer as mapper and words given with each vector ViECap's, with a mapper of tokens
+VLV's. Unless asked otherwise (`end_of_sentence`) it teaches the end of a caption, and ignores padding by an index that
+is no token's (the authors' is 0, GPT-2's "!", which their models never learn; in VLV's code, that of the end itself).
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ _POOL = 8  # batches of items that are written in one go, in the order that suit
 
 
 class PrefixLmDecoder(PrefixLmParts):
-    """Writes captions from vectors (B, D). See `PrefixLmConfig` for what can be chosen, `PrefixLmParts` for what it
-    raises when it is built."""
+    """Writes captions from vectors (B, D), or with the mapper `tokens` from sequences (B, n, D). Sequences may be of
+    different lengths: of each only its own tokens are read. See `PrefixLmConfig` for what can be chosen,
+    `PrefixLmParts` for what it raises when it is built."""
 
     _at_once: int | None = None  # captions written at once, where the device has no memory for `batch_size`
 
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
-        """Learn to write `targets` from text vectors (N, D), by cross-entropy of each token given those before it.
+        """Learn to write `targets` from N text vectors, by cross-entropy of each token given those before it.
 
-        Raises DataError for captions that are empty, too long for the LM, or not as many as the vectors; ConfigError
-        for hints that the prompt has no place for, or lacks, or that are too long for the LM.
+        Raises DataError for captions that are empty, too long for the LM, or not as many as the vectors, and for
+        sequences without tokens; ConfigError for hints that the prompt has no place for, or lacks, or that are too long
+        for the LM.
         """
         config = self.config
         if len(vectors) != len(targets):
@@ -99,7 +101,7 @@ class PrefixLmDecoder(PrefixLmParts):
         )
 
     def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
-        """The mean cross-entropy of the tokens of `targets` (N texts) given their vectors (N, D), over all tokens that
+        """The mean cross-entropy of the tokens of `targets` (N texts) given their N vectors, over all tokens that
         training asks for. Raises DataError and ConfigError as `fit` does."""
         require_hints(self.config, vectors.hints)
         captions, found = self._encoded(targets, vectors), self._retrieved(vectors, targets)
@@ -113,14 +115,21 @@ class PrefixLmDecoder(PrefixLmParts):
         return float(loss / max(count, 1))
 
     def decode_batch(
-        self, bridged: torch.Tensor, source: torch.Tensor | None, keys: Sequence[str], seed: int
+        self,
+        bridged: torch.Tensor,
+        source: torch.Tensor | None,
+        keys: Sequence[str],
+        seed: int,
+        mask: torch.Tensor | None = None,
     ) -> list[Decoded]:
-        """Captions of vectors (B, D). A score is the caption's log-probability, its end included, divided by its number
-        of tokens (to the power `length_penalty` in beam search).
+        """Captions of B vectors or sequences; `mask`, bool (B, n): where these have a token. A score is the caption's
+        log-probability, its end included, divided by its number of tokens (to the power `length_penalty` in beam
+        search).
 
         Captions for the prompt are retrieved by `source` where the config says so and there is one; texts that are
         decoded as they are have none, and look for themselves. Where the prompt asks for a hint, it is empty."""
-        return self._decode(bridged, source, [""] * len(keys) if self.config.reads_hints else None, keys)
+        hints = [""] * len(keys) if self.config.reads_hints else None
+        return self._decode(bridged, source, hints, keys, mask)
 
     def decode_hinted(
         self,
@@ -129,16 +138,22 @@ class PrefixLmDecoder(PrefixLmParts):
         hints: Sequence[str],
         keys: Sequence[str],
         seed: int,
+        mask: torch.Tensor | None = None,
     ) -> list[Decoded]:
         """As `decode_batch`, with the words `hints` (B texts) in their place in the prompt.
 
         Raises ConfigError if the prompt has no such place, DataError for a hint that is too long for the LM.
         """
         require_one_each(self.config, hints, keys)
-        return self._decode(bridged, source, hints, keys)
+        return self._decode(bridged, source, hints, keys, mask)
 
     def _decode(
-        self, bridged: torch.Tensor, source: torch.Tensor | None, hints: Sequence[str] | None, keys: Sequence[str]
+        self,
+        bridged: torch.Tensor,
+        source: torch.Tensor | None,
+        hints: Sequence[str] | None,
+        keys: Sequence[str],
+        mask: torch.Tensor | None,
     ) -> list[Decoded]:
         lm, _ = self._ready()
         found = None
@@ -147,7 +162,7 @@ class PrefixLmDecoder(PrefixLmParts):
             queries = source if source is not None and asked.query == "source" else bridged
             found = self.store.nearest(queries, asked.decode_count or asked.count, asked.search)
         with self._precision():
-            lead = self._lead(self._prefix(bridged).float(), found, hints)
+            lead = self._lead(self._prefix(bridged, mask).float(), found, hints, keys, mask)
             if hints is not None:
                 new = self.config.generate.max_new_tokens
                 require_room(lead, hints, keys, positions(lm), new, "generate.max_new_tokens")
@@ -173,7 +188,7 @@ class PrefixLmDecoder(PrefixLmParts):
                 self._at_once = self.fewer(at_once, error)
 
     def project(self, x: torch.Tensor) -> torch.Tensor | None:
-        """The prefixes of vectors (B, D), flattened: (B, prefix_length * width); None if nothing of them is read."""
+        """The prefixes of vectors, flattened: (B, prefix_length * width); None if nothing of them is read."""
         if self.mapper is None:
             return None
         with self._precision():
@@ -187,7 +202,7 @@ class PrefixLmDecoder(PrefixLmParts):
         captions = Captions.encode(texts, keys, tokenizer, self.config.max_tokens)
         limit = positions(lm)
         if limit is not None:
-            before = self.config.soft_length + self._prompt_tokens
+            before = self.config.soft_positions(self._sequence_tokens) + self._prompt_tokens
             captions.require_room(limit, before, texts, keys)
             if self.prompt is not None and vectors.hints is not None:
                 longest = vectors.hints.longest
@@ -195,9 +210,14 @@ class PrefixLmDecoder(PrefixLmParts):
                 require_training_room(longest, tokens, before, int(captions.lengths.max()), limit)
         return captions
 
-    def _prefix(self, x: torch.Tensor) -> torch.Tensor:
-        """The prefix vectors (B, P, E) of vectors (B, D); none of them (P = 0) where nothing is read of the vector."""
-        found: torch.Tensor = x.new_zeros(len(x), 0, self.width) if self.mapper is None else self.mapper(x)
+    def _prefix(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The prefix vectors (B, P, E) of vectors (B, D) or sequences (B, P, D); none of them (P = 0) where nothing is
+        read of the vector."""
+        if self.mapper is None:
+            return x.new_zeros(len(x), 0, self.width)
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0.0)  # anything may stand there, which no gradient must see
+        found: torch.Tensor = self.mapper(x)
         return found
 
     def _retrieved(self, vectors: TextVectors, targets: Sequence[str]) -> list[list[str]] | None:
@@ -208,10 +228,29 @@ class PrefixLmDecoder(PrefixLmParts):
         return self.store.similar(vectors.embeddings, targets, asked.count, asked.similarity)
 
     def _lead(
-        self, prefix: torch.Tensor, captions: Sequence[Sequence[str]] | None, hints: Sequence[str] | None
+        self,
+        prefix: torch.Tensor,
+        captions: Sequence[Sequence[str]] | None,
+        hints: Sequence[str] | None,
+        keys: Sequence[str],
+        mask: torch.Tensor | None,
     ) -> Lead:
-        """Prefix vectors (B, P, E) with the prompt around them."""
-        return Lead.of(prefix) if self.prompt is None else self.prompt.lead(prefix, captions, hints, self._ready()[0])
+        """Prefix vectors (B, P, E), those of them that `mask` says, with the prompt around them.
+
+        Raises DataError, naming the item, if nothing stands there.
+        """
+        if self.mapper is None:
+            mask = None
+        if self.prompt is None:
+            lead = Lead.of(prefix, mask)
+        else:
+            lead = self.prompt.lead(prefix, captions, hints, self._ready()[0], mask)
+        if mask is not None and not bool(lead.mask.any(1).all()):
+            raise DataError(
+                f"the sequence of {keys[int(lead.mask.sum(1).argmin())]!r} has no tokens, so that a caption has "
+                f"nothing to follow; give every item at least one."
+            )
+        return lead
 
     def _caption_losses(
         self,
@@ -224,19 +263,20 @@ class PrefixLmDecoder(PrefixLmParts):
         """Cross-entropies (B, L + 1) of the captions `rows` (int64 (B,)), 0 where none is asked for, and how many are
         asked for, a scalar tensor."""
         lm, _ = self._ready()
-        x = torch.empty(len(rows), 0, device=self.device)  # for a prompt that reads nothing of them
+        x, mask = torch.empty(len(rows), 0, device=self.device), None  # for a prompt that reads nothing of them
         if self.mapper is not None:
             # A bridge gives inference tensors, which autograd refuses; their clones are plain ones.
             x = vectors.batch(rows.tolist(), epoch).to(self.device, torch.float32).clone()
+            mask = None if vectors.mask is None else vectors.mask[rows].to(self.device)
         hints = None if vectors.hints is None else vectors.hints.batch(rows.tolist(), epoch)
         ends = self.config.end_of_sentence
         ignored = 0 if ends == "authors" else None
         batch = captions.batch(rows, teach_end=ends == "taught", ignored=ignored).to(self.device)
         with self._precision():
             found = None if retrieved is None else [retrieved[i] for i in rows.tolist()]
-            lead = self._lead(self._prefix(x), found, hints)
+            keys = [vectors.embeddings.keys[i] for i in rows.tolist()]
+            lead = self._lead(self._prefix(x, mask), found, hints, keys, mask)
             if hints is not None:
-                keys = [vectors.embeddings.keys[i] for i in rows.tolist()]
                 require_room(lead, hints, keys, positions(lm), batch.tokens.shape[1], "max_tokens")
             each = token_losses(lm, lead, batch)
         return each, (batch.labels != IGNORED).sum()

@@ -35,17 +35,18 @@ class PromptWords:
         captions: Sequence[Sequence[str]] | None,
         hints: Sequence[str] | None,
         lm: PreTrainedModel,
+        given: torch.Tensor | None = None,
     ) -> Lead:
-        """The prompt of B items around their prefix vectors (B, P, E). `captions`: those retrieved for each. `hints`:
-        the words given with each."""
+        """The prompt of B items around their prefix vectors (B, P, E), or those that are `given` (bool (B, P)).
+        `captions`: those retrieved for each. `hints`: the words given with each."""
         count, sides = len(prefix), []
-        given = [*zip(captions or [()] * count, hints or [""] * count, strict=True)]
+        words = [*zip(captions or [()] * count, hints or [""] * count, strict=True)]
         for side, bare in zip(self.sides, self._bare, strict=True):
             if _PLACES.search(side):
-                sides.append(self._tokens([filled(side, self._joined(found), hint) for found, hint in given]))
+                sides.append(self._tokens([filled(side, self._joined(found), hint) for found, hint in words]))
             else:
                 sides.append([bare] * count)
-        return Lead.between(prefix, sides[0], sides[1], lm)
+        return Lead.between(prefix, sides[0], sides[1], lm, given)
 
     def longest(self, captions: Sequence[str], count: int) -> int:
         """The tokens of a prompt that holds `count` times the longest of `captions`; of the bare one without any."""
