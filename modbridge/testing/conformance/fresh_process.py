@@ -75,7 +75,7 @@ def asked(kind: str, block: dict[str, Any], validate: Callable[..., Any], regist
         for modality in config.modalities:
             config.emits(modality)
         return
-    if kind in ("source", "metric", "engine"):
+    if kind in ("source", "metric", "engine", "objective"):
         told = {"source": ("captioned", "brings_texts"), "metric": ("columns",)}
         _ = [getattr(config, name) for name in told.get(kind, ())]
         return

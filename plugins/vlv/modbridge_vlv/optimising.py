@@ -1,0 +1,55 @@
+"""Training steps on a source's items, each with the random numbers of its own key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from modbridge.errors import DataError
+from modbridge.interfaces.fitting import Fitting
+from modbridge.noise import Draw
+from modbridge.training import Batches, train, warmup_then
+from modbridge_vlv.training_config import TrainConfig
+
+Loss = Callable[[Sequence[int], Draw], torch.Tensor]
+"""The loss (B,) of each of the items in these rows."""
+
+
+def optimise(
+    label: str,
+    modules: Mapping[str, torch.nn.Module],
+    keys: Sequence[str],
+    loss: Loss,
+    config: TrainConfig,
+    fitting: Fitting,
+    device: torch.device,
+) -> None:
+    """Train in place those parameters of `modules` that require gradients; each item has its own loss, so several
+    processes can divide a batch. Raises DataError if there are no items."""
+    if not keys:
+        raise DataError(f"{label}: there are no images to be trained on.")
+    optimiser = torch.optim.AdamW(
+        [p for module in modules.values() for p in module.parameters() if p.requires_grad],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
+
+    def step_loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+        listed = rows.tolist()
+        draw = Draw.of([keys[row] for row in listed], fitting.seed, epoch, device=device)
+        return loss(listed, draw).mean()
+
+    train(
+        label,
+        modules=modules,
+        optimiser=optimiser,
+        batches=Batches(len(keys), config.batch_size, fitting.seed),
+        steps=config.steps,
+        loss=step_loss,
+        fitting=fitting,
+        schedule=warmup_then(config.schedule, min(config.warmup, config.steps // 2), config.steps),
+        clip=config.clip,
+        split=True,
+    )

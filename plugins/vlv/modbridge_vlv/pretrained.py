@@ -1,0 +1,98 @@
+"""Vision models of transformers: read from the hub or a folder, or drawn from settings; and their image processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoImageProcessor
+
+from modbridge.errors import ArtefactError, ConfigError, ModbridgeError
+from modbridge.hub import from_hub
+from modbridge.media import load_image
+from modbridge_vlv.layout import folder_of
+from modbridge_vlv.pictures import signed, square
+
+Prepare = Callable[[Any], torch.Tensor]
+"""An image as the model's pixels, float32 (3, H, W)."""
+
+CONFIG_FOLDER = "pretrained"
+
+
+class Named:
+    """A pretrained model, by hub id or folder. Raises SetupError for an id that cannot be had, ArtefactError for a
+    damaged folder."""
+
+    def __init__(self, name: str, revision: str | None) -> None:
+        self.name, self.revision, self.folder = name, revision, folder_of(name)
+
+    def network(self, kind: Any) -> Any:
+        """The model in float32, no weight of it left random but a pooler, which nothing here reads."""
+        options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        network, told = self.part(kind, "config.json", **options)
+        lost = [*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])]
+        absent = sorted(key for key in lost if "pooler" not in key and not key.endswith("position_ids"))
+        if absent:
+            raise ArtefactError(
+                f"model {self.name} lacks {len(absent)} weights or has them in another shape "
+                f"({', '.join(absent[:3])}); expected a whole {type(network).__name__}."
+            )
+        return network.eval()
+
+    def prepare(self) -> Prepare:
+        """Images through the model's own processor."""
+        pil = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
+        return _prepared(self.part(AutoImageProcessor, "preprocessor_config.json", **pil))
+
+    def part(self, kind: Any, probe: str, **options: Any) -> Any:
+        try:
+            if self.folder is None:
+                return from_hub(kind.from_pretrained, self.name, probe, self.revision, **options)
+            return kind.from_pretrained(self.folder, local_files_only=True, **options)
+        except ModbridgeError:
+            raise
+        except (
+            Exception
+        ) as error:  # transformers raises OSError, ValueError, KeyError ... for missing and damaged files
+            raise ArtefactError(f"model {self.name}: {kind.__name__} cannot load it: {error}") from error
+
+
+def _prepared(processor: Any) -> Prepare:
+    def prepare(item: Any) -> torch.Tensor:
+        pixels: torch.Tensor = processor(images=load_image(item), return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    return prepare
+
+
+def small_prepare(side: int) -> Prepare:
+    """Images for a small model: the square in their middle, in -1..1."""
+    return lambda item: signed(square(item, side))
+
+
+def drawn(build: Callable[[Any], Any], settings: Mapping[str, Any], seed: int) -> Any:
+    """A model of transformers by its settings, of which `model_type` says the kind; weights drawn from `seed`.
+
+    Raises ConfigError for settings that transformers cannot build.
+    """
+    try:
+        given = {name: value for name, value in settings.items() if name != "model_type"}
+        config = AutoConfig.for_model(settings["model_type"], **given)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build(config).eval()
+    except Exception as error:  # whatever transformers and torch say to settings that do not fit
+        raise ConfigError(f"the small model cannot be built: {type(error).__name__}: {error}") from error
+
+
+def shape_kept(build: Callable[[Any], Any], artefact: Path) -> Any:
+    """The model whose settings an artefact keeps, its weights still random. Raises ArtefactError without them."""
+    try:
+        config = AutoConfig.from_pretrained(artefact / CONFIG_FOLDER, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            return build(config).eval()
+    except Exception as error:
+        raise ArtefactError(f"the model's settings in {artefact} cannot be read: {error}") from error
