@@ -15,7 +15,7 @@ from typing import Any
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
 from modbridge.plugins.containment import off_stdout
 
-KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric", "engine")
+KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric", "engine", "objective")
 
 # Distributions that would change the versions of others beside them.
 APART: Mapping[str, str] = {
@@ -56,6 +56,11 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("metric", "fense"): "modbridge-metrics",
     ("metric", "vocab"): "modbridge-metrics",
     ("engine", "ray"): "modbridge-ray",
+    ("objective", "diffusion_teacher"): "modbridge-vlv",
+    ("encoder", "query_encoder"): "modbridge-vlv",
+    ("encoder", "florence2_query"): "modbridge-vlv",
+    ("bridge", "soft_context"): "modbridge-vlv",
+    ("decoder", "diffusion_painter"): "modbridge-vlv",
 }
 
 
