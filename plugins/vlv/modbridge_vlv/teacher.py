@@ -135,7 +135,7 @@ class DiffusionTeacher(Objective[DiffusionTeacherConfig]):
         return {} if self._bundle is None else self._bundle.modules()
 
     def identity(self) -> str | None:
-        return None if self.config.model is None else identity(self.config.model, self.config.revision)
+        return super().identity() if self.config.model is None else identity(self.config.model, self.config.revision)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """None: `save_extra` writes the weights, each with its part."""
