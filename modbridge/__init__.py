@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modbridge.assembly.pipeline import Pipeline, load
+    from modbridge.composition import compose
     from modbridge.plugins import ComponentSpec, hookimpl
     from modbridge.spaces import Embeddings, Port, Space
 
@@ -21,11 +22,12 @@ _HOMES = {
     "Pipeline": "modbridge.assembly.pipeline",
     "Port": "modbridge.spaces",
     "Space": "modbridge.spaces",
+    "compose": "modbridge.composition",
     "hookimpl": "modbridge.plugins",
     "load": "modbridge.assembly.pipeline",
 }
 
-__all__ = ["ComponentSpec", "Embeddings", "Pipeline", "Port", "Space", "__version__", "hookimpl", "load"]
+__all__ = ["ComponentSpec", "Embeddings", "Pipeline", "Port", "Space", "__version__", "compose", "hookimpl", "load"]
 
 
 def __getattr__(name: str) -> Any:

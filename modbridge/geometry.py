@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from modbridge.errors import DataError
-from modbridge.spaces import Embeddings
+from modbridge.spaces import Embeddings, Port
 
 CHUNK = 8192  # rows of float64 at once: 64 MB at 1,024 dimensions
 
@@ -32,6 +32,14 @@ def unit(x: torch.Tensor) -> torch.Tensor:
 def finite(x: torch.Tensor, *, chunk: int = CHUNK) -> torch.Tensor:
     """Which of the vectors (N, ...) hold neither NaN nor infinity, bool (N,) on the CPU, `chunk` rows at a time."""
     return torch.cat([torch.isfinite(part).flatten(1).all(1).cpu() for part in torch.split(x, chunk)])
+
+
+def nothing(port: Port, device: torch.device | str = "cpu") -> Embeddings:
+    """No vectors, of a port's shape: (0, D) or (0, n, D), float32."""
+    dim = port.space.dim or 0
+    shape = (0, dim) if port.tokens is None else (0, port.tokens, dim)
+    mask = torch.zeros(shape[:2], dtype=torch.bool, device=device) if port.ragged else None
+    return Embeddings(torch.zeros(shape, device=device), port, (), mask=mask)
 
 
 def pooled(x: Embeddings) -> torch.Tensor:

@@ -205,13 +205,33 @@ class LossFalls(GoodBridge):
 class Resume(GoodBridge):
     def fit(self, data: FitData, fitting: Fitting) -> None:
         class Forgetful:
-            seed, judge = fitting.seed, None
+            seed, judge, world = fitting.seed, None, fitting.world
             progress, log, checkpoint = fitting.progress, fitting.log, fitting.checkpoint
 
             def restore(self, name: str) -> None:
                 return None
 
         super().fit(data, Forgetful())  # type: ignore[arg-type]
+
+
+class RaggedConfig(GoodBridgeConfig):
+    """Takes sequences of different lengths too."""
+
+    def crosses(self, source: Port, text: Port) -> Port:
+        return source.changed(bridge=self.type)
+
+    def augments(self, text: Port) -> Port:
+        return text
+
+
+class ReadsEveryPlace(GoodBridge):
+    """The mean of all places, whatever the mask says."""
+
+    def cross_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.map(x - x.mean(1, keepdim=True)) if x.ndim == 3 else self.map(x)
+
+    def augment_vectors(self, x: torch.Tensor, draw: Draw, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return x
 
 
 class ResumesElsewhere(GoodBridge):
@@ -657,6 +677,7 @@ BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
     ("encoder", "takes_anything", "foreign_port_refused", EncoderTakesAnything, "it took items of an unknown"),
     ("encoder", "different_inputs", "different_inputs", DifferentInputs, "image items have the same vector"),
     ("bridge", "gpu_agreement", "gpu_agreement", GpuAgreement, "cross: the GPU gives something else"),
+    ("bridge", "masked_places", "masked_places", ReadsEveryPlace, "cross: what stands behind a sequence's end"),
     ("bridge", "augmentation_declared", "augmentation_declared", AugmentationDeclared, "otherwise with every seed"),
     ("bridge", "silent", "augmentation_declared", SilentAugmenterConfig, "alike with every seed"),
     ("bridge", "trace_ends_at_cross", "trace_ends_at_cross", TraceEndsAtCross, "not where cross ends"),
@@ -713,6 +734,8 @@ def modbridge_components(register: Any) -> None:
             config = broken
         else:
             impl = broken
+        if broken is ReadsEveryPlace:
+            config = RaggedConfig
         announce(kind, name, config, impl)
     announce("encoder", "of_depth", DepthConfig, OfDepth)
     announce("bridge", "announced", GoodBridgeConfig, GoodBridge, summary="")

@@ -104,6 +104,41 @@ def test_sequences_have_tokens(tmp_path, make):
     assert encoder.port("text").tokens == 5
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_sequences_of_different_lengths_have_a_mask(tmp_path, make, suffix, normalise):
+    values = RNG.normal(size=(3, 5, 4)).astype(np.float32)
+    mask = np.arange(5) < np.array([[2], [5], [1]])
+    arrays = {"seq": np.where(mask[..., None], values, np.float32(0)), "there": mask}
+    path = tmp_path / f"v.{suffix}"
+    np.savez(path, **arrays) if suffix == "npz" else save_file(arrays, path)
+    vectors = {"text": {"array": "seq", "mask": "there"}}
+    encoder = make("encoder", file=str(path), space="toy", vectors=vectors, normalise=normalise)
+    assert (encoder.port("text").tokens, encoder.port("text").ragged) == (5, True)
+    found = encoder.encode([None] * 2, "text", keys=["2#0", "0#0"])
+    np.testing.assert_array_equal(found.mask.numpy(), mask[[2, 0]])
+    expected = values / np.linalg.norm(values, axis=2, keepdims=True) if normalise else values
+    np.testing.assert_allclose(found.values.numpy(), np.where(mask[..., None], expected, 0)[[2, 0]], atol=1e-6)
+
+
+def test_a_mask_must_fit_its_sequences(tmp_path, make):
+    mask = np.ones((2, 4), bool)
+    path = _npz(tmp_path / "v.npz", text=np.ones((2, 5, 4)), there=mask, numbers=np.ones((2, 5)))
+    for vectors, told in (
+        ({"array": "text", "mask": "there"}, r"the mask 'there' has the shape \(2, 4\)"),
+        ({"array": "image", "mask": "there"}, "the mask 'there' has the shape"),
+        ({"array": "text", "mask": "numbers"}, "holds float64; expected bool"),
+    ):
+        encoder = make("encoder", file=path, space="toy", vectors={"text": vectors})
+        with pytest.raises(DataError, match=told):
+            encoder.encode([None], "text", keys=["1#0"])
+
+
+def test_without_a_mask_keys_are_what_they_were(file, make):
+    given = make("encoder", file=file, space="toy", vectors=VECTORS).config.key_fields()["vectors"]
+    assert given == VECTORS
+
+
 def test_ports_are_known_without_loading(file):
     code = (
         "import sys; from modbridge.builtin.precomputed_config import PrecomputedConfig as C;"

@@ -15,6 +15,7 @@ import torch
 from modbridge.assembly.build import Shared, build_component
 from modbridge.assembly.plan import make_plan
 from modbridge.assembly.session import Session
+from modbridge.composition import compose
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
 from modbridge.config.stored import upgraded_pipeline
 from modbridge.config.weights import without_weights
@@ -76,7 +77,7 @@ class Pipeline:
         return found
 
     def encode(self, items: Sequence[Any]) -> Embeddings:
-        """Vectors (B, D) of items: paths, PIL images or arrays, as the encoder takes them.
+        """Vectors (B, D) or sequences (B, n, D) of items: paths, PIL images or arrays, as the encoder takes them.
 
         Raises DataError where the run's encoder only looks up vectors that were made elsewhere.
         """
@@ -91,8 +92,15 @@ class Pipeline:
             self.encoder.encode(items[i : i + size], self.modality, keys=keys[i : i + size])
             for i in range(0, len(items), size)
         ]
-        values = torch.cat([p.values for p in parts]) if parts else self.encoder.encode([], self.modality).values
-        return Embeddings(values, self.encoder.port(self.modality), keys)
+        parts = parts or [self.encoder.encode([], self.modality)]
+        values, masks = torch.cat([p.values for p in parts]), [p.mask for p in parts if p.mask is not None]
+        return Embeddings(values, self.encoder.port(self.modality), keys, mask=torch.cat(masks) if masks else None)
+
+    def compose(self, items: Sequence[Any] | Embeddings, take: Sequence[int] | None = None) -> Embeddings:
+        """Several items as one sequence, to be decoded: of item i its first `take[i]` tokens (all of them by default),
+        one item after another, as `modbridge.compose`."""
+        encoded = self._source(items)
+        return compose([encoded.select([row]) for row in range(len(encoded))], take)
 
     def caption(self, items: Sequence[Any] | Embeddings) -> list[str]:
         """A caption for each item (or for what `encode` gave of them), in order."""
@@ -121,8 +129,10 @@ class Pipeline:
 
     def explain(self, items: Sequence[Any] | Embeddings) -> list[list[Station]]:
         """For each item (or for what `encode` gave of them) the stations of its crossing and their distances to the
-        text cloud."""
+        text cloud. Raises PortError for sequences."""
         source = self._source(items)
+        for port in (self.bridge.context.ports["text"], source.port):
+            port.require_vectors("the explanation of a crossing")
         draw = Draw.of(source.keys, self.config.seed, device=self.bridge.device).named("cross")
         sample = torch.nn.functional.normalize(self.cloud["sample"].float(), dim=1)
         stations: list[list[Station]] = [[] for _ in source.keys]
@@ -191,7 +201,8 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
         return found
 
     others = {name: partial(another, name) for name in config.decoders}
-    return Pipeline(config, encoder, bridge, decoder, read_tensors(folder / placed["cloud"]), others)
+    cloud = read_tensors(folder / placed["cloud"]) if "cloud" in placed else {}  # none of sequences
+    return Pipeline(config, encoder, bridge, decoder, cloud, others)
 
 
 def _local(run: str) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from modbridge.builtin.items import double, few
 from modbridge.builtin.precomputed_config import PrecomputedConfig
-from modbridge.builtin.vector_file import read_keys, read_vectors
+from modbridge.builtin.vector_file import read_keys, read_mask, read_vectors
 from modbridge.errors import DataError
 from modbridge.geometry import unit
 from modbridge.interfaces import BuildContext, Encoder, text_key
@@ -23,11 +23,12 @@ class PrecomputedEncoder(Encoder[PrecomputedConfig]):
     def __init__(self, config: PrecomputedConfig, context: BuildContext) -> None:
         super().__init__(config, context)
         self.path = Path(config.file).expanduser()
-        self._loaded: dict[str, tuple[dict[str, int], torch.Tensor]] = {}
+        self._loaded: dict[str, tuple[dict[str, int], torch.Tensor, torch.Tensor | None]] = {}
 
-    def lookup(self, keys: Sequence[str], modality: str) -> torch.Tensor:
-        """The vectors of `keys`, float32 (B, D) or (B, n, D) on the CPU. Raises DataError naming those without."""
-        rows, values = self._of(modality)
+    def lookup(self, keys: Sequence[str], modality: str) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The vectors of `keys`, float32 (B, D) or (B, n, D) on the CPU, with their mask (B, n) where one is stored.
+        Raises DataError naming those without."""
+        rows, values, mask = self._of(modality)
         lost = [key for key in keys if key not in rows]
         if lost:
             example = next(iter(rows), None)
@@ -36,11 +37,18 @@ class PrecomputedEncoder(Encoder[PrecomputedConfig]):
                 f"{len(rows)} {modality} items are named like {example!r}. Stored vectors cannot encode new items: "
                 f"use the encoder that made them for those."
             )
-        found = values[[rows[key] for key in keys]]
-        if not self.config.normalise:
-            return found.float()
+        chosen = [rows[key] for key in keys]
+        found, there = values[chosen], None if mask is None else mask[chosen]
+        if self.config.normalise:
+            # What is beyond a sequence's end need have no direction.
+            found = self._normalised(
+                found if there is None else found.masked_fill(~there[..., None], 1.0), keys, modality
+            )
+        return found.float() if there is None else (found.float(), there)
+
+    def _normalised(self, found: torch.Tensor, keys: Sequence[str], modality: str) -> torch.Tensor:
         try:
-            return unit(found.double()).float()
+            return unit(found.double())
         except DataError as error:
             flat = found.double().norm(dim=-1).reshape(len(keys), -1).amin(1)
             zero = [key for key, length in zip(keys, flat.tolist(), strict=True) if length == 0]
@@ -50,7 +58,7 @@ class PrecomputedEncoder(Encoder[PrecomputedConfig]):
         """Not possible; `lookup` answers for every item."""
         raise DataError(f"{self.path} holds vectors of given items; it cannot encode new ones.")
 
-    def _of(self, modality: str) -> tuple[dict[str, int], torch.Tensor]:
+    def _of(self, modality: str) -> tuple[dict[str, int], torch.Tensor, torch.Tensor | None]:
         if modality not in self._loaded:
             stored = self.config.vectors[modality]
             keys = read_keys(self.path, stored)
@@ -61,7 +69,8 @@ class PrecomputedEncoder(Encoder[PrecomputedConfig]):
                     f"{self.path}: {few(double(keys))} stand more than once in {stored.keys!r}; every "
                     f"{modality} vector needs an id of its own."
                 )
-            self._loaded[modality] = ({key: row for row, key in enumerate(keys)}, read_vectors(self.path, stored))
+            mask = None if stored.mask is None else read_mask(self.path, stored.mask)
+            self._loaded[modality] = ({key: row for row, key in enumerate(keys)}, read_vectors(self.path, stored), mask)
         return self._loaded[modality]
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from modbridge.builtin.source_config import MediaSourceConfig
 from modbridge.builtin.vector_header import array_shape
@@ -23,13 +23,21 @@ class Stored(BaseModel):
     `array`: the name of the float array (N, D), or (N, n, D) for sequences. `keys`: what holds the item's id of each of
     the N rows. In .npz: an array of whole numbers or strings. In .safetensors, which has no strings: a tensor of whole
     numbers, or an entry of the header's metadata that is a JSON list of strings. Without it, items are called "0", "1"
-    ... by row.
+    ... by row. `mask`: for sequences of different lengths, the name of a bool array (N, n), true where a token is;
+    null: each has n tokens.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     array: str
     keys: str | None = None
+    mask: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _named_if_given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a mask as before there were any, so that keys stay."""
+        found: dict[str, Any] = plain(self)
+        return found if self.mask is not None else {name: found[name] for name in found if name != "mask"}
 
 
 Vectors = dict[str, Stored]
@@ -84,8 +92,17 @@ class PrecomputedConfig(EncoderConfig):
                 f"{self.file}: the array {name!r} has the shape {shape}; expected (items, dimension), or (items, "
                 f"tokens, dimension) for sequences."
             )
+        mask = self.vectors[modality].mask
+        if mask is not None:
+            there = array_shape(Path(self.file).expanduser(), mask)
+            if len(shape) != 3 or there != shape[:2]:
+                raise DataError(
+                    f"{self.file}: the mask {mask!r} has the shape {there}, and {name!r} {shape}; expected (items, "
+                    f"tokens) beside (items, tokens, dimension)."
+                )
         space = Space(id=self.space, dim=shape[-1], normalised=self.normalise)
-        return Port(space=space, modality=modality, tokens=shape[1] if len(shape) == 3 else None)
+        tokens = shape[1] if len(shape) == 3 else None
+        return Port(space=space, modality=modality, tokens=tokens, ragged=mask is not None)
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but the file counts by its content, not by its name."""

@@ -33,6 +33,20 @@ def read_vectors(path: Path, stored: Stored) -> torch.Tensor:
     return values
 
 
+def read_mask(path: Path, name: str) -> torch.Tensor:
+    """Where the tokens of sequences are, bool (N, n). Raises DataError for an array that isn't there or isn't bool."""
+    if suffix_of(path) == ".safetensors":
+        mask = _tensor(path, name)
+        found, ok = str(mask.dtype), mask.dtype == torch.bool
+    else:
+        array = _npz(path, name)
+        found, ok = str(array.dtype), array.dtype.kind == "b"
+        mask = torch.from_numpy(array) if ok else torch.zeros(0)
+    if not ok:
+        raise DataError(f"{path}: the mask {name!r} holds {found}; expected bool, true where a token is.")
+    return mask
+
+
 def read_keys(path: Path, stored: Stored) -> list[str]:
     """The item ids of the N rows, in order; row numbers where the config names none. Reads no vectors.
 

@@ -12,7 +12,7 @@ import torch
 from modbridge import room
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError, PluginError
-from modbridge.geometry import finite
+from modbridge.geometry import finite, nothing
 from modbridge.interfaces.component import Component, require_takes_mask
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
@@ -92,11 +92,14 @@ class Bridge(Component[BridgeConfigT]):
     def _carried_to(self, port: Port, function: Callable[..., torch.Tensor], x: Embeddings, draw: Draw) -> Embeddings:
         """What `function` makes of vectors, at `port`: where that is still ragged, with their mask, and zero where no
         token is."""
-        if port.ragged and (x.mask is None or port.tokens != x.port.tokens):
+        kept = x.mask if port.ragged else None
+        if port.ragged and (kept is None or port.tokens != x.port.tokens):
             raise PluginError(
                 f"the bridge {self.config.type!r} says that it makes {port} of {x.port}. Only a mask that was given is "
                 f"kept, with its number of tokens: let the config give sequences of one length."
             )
+        if len(x) == 0:
+            return nothing(port, self.device)
         if x.mask is not None:
             require_takes_mask(function, f"the bridge {self.config.type!r}")
 
@@ -106,19 +109,17 @@ class Bridge(Component[BridgeConfigT]):
                 return function(given, draw.select(rows))
             mask = x.mask[rows].to(self.device)
             found = function(given, draw.select(rows), mask=mask)
-            return found.masked_fill(~mask[..., None], 0.0) if found.shape[:2] == mask.shape and port.ragged else found
+            # Of another shape it is refused below.
+            return found if kept is None or found.shape[:2] != mask.shape else found.masked_fill(~mask[..., None], 0.0)
 
         with torch.inference_mode():
-            whole = room.filled(len(x), part, self.device) if len(x) else x.values.to(self.device, torch.float32)
-        values = self._checked(whole, port, x.keys)
-        return Embeddings(
-            values, port, x.keys, mask=x.mask.to(values.device) if port.ragged and x.mask is not None else None
-        )
+            values = self._checked(room.filled(len(x), part, self.device), port, x.keys)
+        return Embeddings(values, port, x.keys, mask=None if kept is None else kept.to(values.device))
 
     def _checked(self, values: torch.Tensor, port: Port, keys: tuple[str, ...]) -> torch.Tensor:
         """The vectors, or a PluginError if their shape is not that of `port`, or a DataError that names the items whose
         vectors are no numbers any more."""
-        if keys and not port.holds(tuple(values.shape), len(keys)):
+        if not port.holds(tuple(values.shape), len(keys)):
             raise PluginError(
                 f"the bridge {self.config.type!r} gave a tensor {tuple(values.shape)} for {len(keys)} items; expected "
                 f"{port}."

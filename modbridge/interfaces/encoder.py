@@ -10,7 +10,7 @@ import torch
 
 from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import DataError, PluginError, PortError
-from modbridge.geometry import finite
+from modbridge.geometry import finite, nothing
 from modbridge.interfaces.component import Component
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
@@ -61,9 +61,7 @@ class Encoder(Component[EncoderConfigT]):
         names = tuple(keys) if keys is not None else tuple(str(i) for i in range(len(prepared)))
         port = self.port(modality)
         if not prepared:
-            shape = (0, port.space.dim or 0) if port.tokens is None else (0, port.tokens, port.space.dim or 0)
-            none = torch.zeros(shape[:2], dtype=torch.bool, device=self.device) if port.ragged else None
-            return Embeddings(torch.zeros(shape, device=self.device), port, (), mask=none)
+            return nothing(port, self.device)
         stored = self.lookup(names, modality)
         if stored is None:
             values, mask = self.embed_batch(self.collate(prepared, modality), modality, len(prepared))

@@ -15,10 +15,11 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import TRAINING_LOG, Session, StageFitting
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import ConfigError, DataError, Problem
+from modbridge.geometry import nothing
 from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext
 from modbridge.noise import Draw
-from modbridge.spaces import Embeddings, Port
+from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.fit_objective import make_ready, objective_keys
@@ -109,7 +110,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
                 session.save(bridge, "bridge", out, **load_weights(bridge, config.weights))
                 fitting.write_log(out)
                 return
-            text = train_vectors(session, cell, "text", rows) if "text" in given else _none(plan.text)
+            text = train_vectors(session, cell, "text", rows) if "text" in given else nothing(plan.text)
             source = train_vectors(session, cell, modality, rows) if "source" in given else None
             pairs = pair_rows(cell, text, source) if "pairs" in config.needs and source is not None else None
             with session.guard(config, "bridge", "it was fitted"):
@@ -151,10 +152,3 @@ def item_rows(vectors: Embeddings, keys: Sequence[str]) -> list[int]:
     """The rows of given keys."""
     rows = {key: i for i, key in enumerate(vectors.keys)}
     return [rows[key] for key in keys]
-
-
-def _none(port: Port) -> Embeddings:
-    """No vectors, for a bridge that needs none."""
-    dim = port.space.dim or 0
-    mask = torch.zeros(0, port.tokens or 0, dtype=torch.bool) if port.ragged else None
-    return Embeddings(torch.zeros((0, dim) if port.tokens is None else (0, port.tokens, dim)), port, (), mask=mask)

@@ -8,7 +8,7 @@ import torch
 from modbridge.noise import Draw
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.compare import ROUNDING, difference
-from modbridge.testing.conformance.outcome import Check, Failed
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt
 from modbridge.testing.conformance.subject import Subject
 
 
@@ -30,7 +30,8 @@ def augmentation_declared(subject: Subject) -> None:
             'draw it from `draw` in augment_vectors, or declare "none" or "shift"; an example that turns the noise off '
             "should say so by `augments_by`",
         )
-    if said == "none" and subject.config.augments(text.port).frame == text.port.frame and difference(one, text.values):
+    same = text.port.conflict(subject.config.augments(text.port)) is None  # else no vector can stay as it is
+    if said == "none" and same and difference(one, text.values):
         raise Failed(
             '`augmentation` is "none", but augment changes text vectors',
             "that they stay as they are",
@@ -45,6 +46,8 @@ def augmentation_declared(subject: Subject) -> None:
 
 
 def trace_ends_at_cross(subject: Subject) -> None:
+    if subject.ports["source"].ragged:
+        raise NotForIt("only single vectors are traced")
     bridge, source = subject.component, toys.vectors(subject.ports["source"], toys.ITEMS)
     draw = Draw.of(source.keys, 0, device=bridge.device).named("cross")
     with torch.inference_mode():

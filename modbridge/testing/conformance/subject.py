@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,31 +112,48 @@ class Subject:
 
     @cached_property
     def ports(self) -> dict[str, Port]:
-        """The ports that the component is built at: vectors, or sequences where it takes no vectors. A vocabulary's
-        stored vectors decide their own space."""
-        if self.kind in ("encoder", "source", "metric", "engine"):
+        """The ports that the component is built at: vectors, or sequences where it takes no vectors (ragged ones where
+        it takes no others). A vocabulary's stored vectors decide their own space."""
+        if self.kind in ("encoder", "source", "metric", "engine", "objective"):
             return {}
         refusals = []
-        for tokens in (None, TOKENS):
-            text, source = self.port("text", tokens), self.port("image", tokens)
-            try:
-                if self.kind == "bridge":
-                    self.config.crosses(source, text)
-                else:
-                    self.config.check(text)
-                return {"text": text, "source": source}
-            except PortError as error:
-                refusals.append(str(error))
+        for tokens, ragged in ((None, False), (TOKENS, False), (TOKENS, True)):
+            ports = {name: self.port(of, tokens, ragged) for name, of in (("text", "text"), ("source", "image"))}
+            refusal = self.refusal(ports)
+            if refusal is None:
+                return ports
+            refusals.append(refusal)
         raise Failed(
             f"its config refuses {DIM}-d vectors ({refusals[0]}) and sequences of {TOKENS} of them ({refusals[1]})",
             f"that its example takes {DIM}-d vectors or sequences of an unknown space",
             "give an example whose fields do not pin another dimension or space",
         )
 
-    def port(self, modality: str, tokens: int | None = None) -> Port:
+    def refusal(self, ports: Mapping[str, Port]) -> str | None:
+        """Why its config refuses to stand at these ports; None if it does not."""
+        try:
+            if self.kind == "bridge":
+                self.config.crosses(ports["source"], ports["text"])
+                self.config.augments(ports["text"])
+            else:
+                self.config.check(ports["text"])
+        except PortError as error:
+            return str(error)
+        return None
+
+    def ragged(self) -> Subject | None:
+        """The same component at ports of ragged sequences; None if its config refuses them."""
+        ports = {name: port.changed(tokens=TOKENS, ragged=True) for name, port in self.ports.items()}
+        if self.refusal(ports) is not None:
+            return None
+        other = Subject(self.trial, self.spec)
+        other.ports = ports
+        return other
+
+    def port(self, modality: str, tokens: int | None = None, ragged: bool = False) -> Port:
         own = getattr(self.config, "port", None)  # of a vocabulary with stored vectors
         space = own.space if isinstance(own, Port) else SPACE
-        return Port(space=space, modality=modality, tokens=tokens)
+        return Port(space=space, modality=modality, tokens=tokens, ragged=ragged)
 
     # Built and fitted.
 
@@ -174,7 +192,7 @@ class Subject:
             return toys.ToySource(modality, toys.items(modality, self.trial.items))
         if self.kind == "prior":
             clean, source = toys.vectors(self.ports["text"], toys.ITEMS), toys.vectors(self.ports["source"], toys.ITEMS)
-            observed = Embeddings(source.values, source.port, clean.keys)  # pairs have the texts' keys
+            observed = replace(source, keys=clean.keys)  # pairs have the texts' keys
             return clean, observed if "pairs" in self.config.needs else None
         if self.kind == "bridge":
             return toys.fit_data(self.config.needs, self.ports["text"], self.ports["source"])
@@ -235,4 +253,6 @@ def _embedded(texts: Sequence[str], port: Port) -> Embeddings:
 
     assert port.space.dim is not None
     values = torch.nn.functional.normalize(Draw.of(texts, 0).named("text").normal(port.space.dim), dim=1)
-    return Embeddings(values, port.changed(modality="text", tokens=None), tuple(map(str, range(len(texts)))))
+    return Embeddings(
+        values, port.changed(modality="text", tokens=None, ragged=False), tuple(map(str, range(len(texts))))
+    )

@@ -87,7 +87,7 @@ def keys(modality: str, count: int) -> tuple[str, ...]:
 
 def vectors(port: Port, count: int, *, start: int = 0) -> Embeddings:
     """`count` unit vectors (or sequences of them) around a mean of their modality's own, so that there is a gap to
-    close. Those of one item, or of one caption and its item, are alike."""
+    close. Those of one item, or of one caption and its item, are alike; so are the lengths of ragged sequences."""
     dim = port.space.dim
     assert dim is not None
     names = tuple(f"{row}#0" if port.modality == "text" else str(row) for row in range(start, start + count))
@@ -96,16 +96,27 @@ def vectors(port: Port, count: int, *, start: int = 0) -> Embeddings:
     own = Draw.of(names, 7).named(port.modality).normal(width)
     shape = (count, dim) if port.tokens is None else (count, port.tokens, dim)
     mean = Draw.of([port.modality], 7).named("mean").normal(dim) * 0.5
-    return Embeddings(torch.nn.functional.normalize((content + 0.5 * own).view(shape) + mean, dim=-1), port, names)
+    values = torch.nn.functional.normalize((content + 0.5 * own).view(shape) + mean, dim=-1)
+    return _cut(values, port, names, [row % (port.tokens or 1) for row in range(start, start + count)])
+
+
+def _cut(values: torch.Tensor, port: Port, names: tuple[str, ...], missing: Sequence[int]) -> Embeddings:
+    """Vectors with their port; of ragged sequences `missing` tokens are left out at the end."""
+    if not port.ragged:
+        return Embeddings(values, port, names)
+    length = values.shape[1] - torch.tensor(missing, dtype=torch.int64)
+    mask = torch.arange(values.shape[1]) < length[:, None]
+    return Embeddings(values.masked_fill(~mask[..., None], 0.0), port, names, mask=mask)
 
 
 def text_side(port: Port) -> Embeddings:
     """The vectors of every caption: text 2 i and text 2 i + 1 belong to item i."""
-    one, two = vectors(port, ITEMS), vectors(port, ITEMS)
+    two = vectors(port, ITEMS)
     other = Draw.of(two.keys, 8).normal(two.values[0].numel()).view(two.values.shape)
     second = torch.nn.functional.normalize(two.values + 0.3 * other, dim=-1)
-    values = torch.stack([one.values, second], dim=1).flatten(0, 1)
-    return Embeddings(values, port, tuple(f"{row}#{number}" for row in range(ITEMS) for number in (0, 1)))
+    values = torch.stack([two.values, second], dim=1).flatten(0, 1)
+    names = tuple(f"{row}#{number}" for row in range(ITEMS) for number in (0, 1))
+    return _cut(values, port, names, [row % (port.tokens or 1) for row in range(ITEMS) for _ in (0, 1)])
 
 
 def fit_data(needs: frozenset[str], text: Port, source: Port) -> FitData:
@@ -127,7 +138,7 @@ def training_texts() -> list[str]:
 def text_vectors(port: Port) -> TextVectors:
     """The vectors of `training_texts`, as a decoder is trained on them: the same every epoch."""
     whole = text_side(port)
-    return TextVectors(whole, lambda rows, epoch: whole.values[list(rows)])
+    return TextVectors(whole, lambda rows, epoch: whole.values[list(rows)], mask=whole.mask)
 
 
 def references(count: int) -> list[Reference]:

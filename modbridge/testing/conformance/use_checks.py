@@ -3,13 +3,15 @@ refused, one result on every device."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from modbridge.errors import DataError, PluginError, PortError
 from modbridge.spaces import Embeddings, Space
 from modbridge.testing.conformance.compare import ROUNDING, Rows, content_hash, difference
 from modbridge.testing.conformance.keeping_checks import copied
-from modbridge.testing.conformance.outcome import Check, Failed, NotRun
+from modbridge.testing.conformance.outcome import Check, Failed, NotForIt, NotRun
 from modbridge.testing.conformance.state import other_randomness
 from modbridge.testing.conformance.subject import Subject
 from modbridge.testing.conformance.views import views
@@ -113,7 +115,7 @@ def foreign_port_refused(subject: Subject) -> None:
         given = view.inputs[0] if isinstance(view.inputs, tuple) else view.inputs
         assert isinstance(given, Embeddings)
         port = given.port.changed(space=Space(id="another space", dim=given.port.space.dim))
-        foreign = Embeddings(given.values[:2], port, given.keys[:2])
+        foreign = replace(given.select([0, 1]), port=port)
         if subject.kind == "vocabulary":
             _refused(subject, "vectors of another space", lambda x=foreign: component.nearest(x, 2))
         else:
@@ -174,6 +176,26 @@ def different_inputs(subject: Subject) -> None:
             )
 
 
+def masked_places(subject: Subject) -> None:
+    other = subject.ragged()
+    if other is None:
+        raise NotForIt("it refuses sequences of different lengths")
+    component = other.made()
+    for view in views(other):
+        given = view.inputs[0] if isinstance(view.inputs, tuple) else view.inputs
+        assert given.mask is not None
+        before = view.rows_of(view.call(component, list(range(view.count)), 0))
+        given.values.masked_fill_(~given.mask[..., None], 9.0)  # the view's own copy
+        after = view.rows_of(view.call(component, list(range(view.count)), 0))
+        told = difference(before, after, rounding=ROUNDING)
+        if told:
+            raise Failed(
+                f"{view.name}: what stands behind a sequence's end changes the result ({told})",
+                "that only what `mask` marks is read",
+                "mask attention, means and sums by `mask`; or refuse ragged ports in the config",
+            )
+
+
 CHECKS = (
     Check("shapes", USED, "for 0, 1 and 3 items it gives what its ports say, finite, in float32", shapes),
     Check("batch_invariance", USED, "the batch size changes nothing", batch_invariance),
@@ -182,5 +204,6 @@ CHECKS = (
     Check("inputs_unchanged", USED, "what it is given stays as it is", inputs_unchanged),
     Check("foreign_port_refused", PORTED, "vectors of another space are refused", foreign_port_refused),
     Check("different_inputs", ("encoder",), "different items have different vectors", different_inputs),
+    Check("masked_places", ("bridge", "decoder"), "what stands behind a sequence's end is not read", masked_places),
     Check("gpu_agreement", USED, "a GPU gives what the CPU gives", gpu_agreement),
 )
