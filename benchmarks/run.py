@@ -1,6 +1,6 @@
 """How fast modbridge is, each row against another way of the same work, both measured in this one run.
 
-    uv run python benchmarks/run.py                       # every row, about six minutes on two idle cores
+    uv run python benchmarks/run.py                       # every row, about seven minutes on two idle cores
     uv run python benchmarks/run.py bridging store --json # the rows of these names, or that begin so
     uv run python benchmarks/run.py --list
     uv run python benchmarks/run.py --profile smoke       # toy sizes, to see that it works

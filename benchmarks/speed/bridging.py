@@ -22,7 +22,7 @@ def rows(full: bool) -> Iterator[Row]:
     profile = PROFILES["full" if full else "smoke"]
     count, rounds = (256, 3) if full else (16, 2)
     alone = {"unet1d": 4, "residual_mlp": 32} if full else {"unet1d": 2, "residual_mlp": 8}
-    at_once = {"unet1d": 32 if full else 4, "residual_mlp": count}
+    at_once = {"unet1d": count if full else 4, "residual_mlp": count}
     priors = {}
     for name, field in (("unet1d", "unet"), ("residual_mlp", "mlp")):
         priors[name] = build({"type": name, **profile[field]}, profile["dim"], CPU)

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+AT_ONCE = 32  # vectors on a CPU, without gradients: what more of them keep is larger than the caches, and slower
+
 
 class RMSNorm(nn.Module):
     """(B, C, L): every position's channels at the norm sqrt(C), times a gain for each channel."""
@@ -194,6 +196,12 @@ class UNet1D(nn.Module):
         return self.final_conv
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu" or torch.is_grad_enabled() or len(x) <= AT_ONCE:
+            return self._estimate(x, t)
+        parts = zip(torch.split(x, AT_ONCE), torch.split(t.expand(len(x)), AT_ONCE), strict=True)
+        return torch.cat([self._estimate(*part) for part in parts])
+
+    def _estimate(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         temb = self.time_mlp(t)
         hidden = stem = self.init_conv(x[:, None])
         skips: list[torch.Tensor] = []

@@ -258,3 +258,17 @@ class TestConfig:
 def test_diffusers_is_loaded_only_where_it_is_used() -> None:
     code = "import sys, modbridge_diffusion.ddpm; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_on_a_cpu_the_unet_goes_in_pieces_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = prior_of(UNET).network, on_sphere(9, seed=3).values
+    seen: list[int] = []
+    network.init_conv.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    with torch.inference_mode():
+        wholes = [network(x, t) for t in (torch.tensor([300]), torch.arange(9) * 40)]
+        monkeypatch.setattr("modbridge_diffusion.unet1d.AT_ONCE", 4)
+        parts = [network(x, t) for t in (torch.tensor([300]), torch.arange(9) * 40)]
+    assert seen == [9, 9, 4, 4, 1, 4, 4, 1]
+    torch.testing.assert_close(parts, wholes, atol=1e-5, rtol=0)
+    network(x, torch.tensor([300]))  # a gradient's batch stays whole
+    assert seen[-1] == 9
