@@ -261,6 +261,18 @@ def test_a_fresh_lm_reads_sequences_with_dropout_and_counts_the_same(kit: Any) -
     assert decoder.parameter_count() == decoder.trainable_count() == mapper + blocks + words * n + 64 * n
 
 
+@pytest.mark.parametrize("prompt", [False, True])
+def test_lower_precision_reads_ragged_sequences_too(tiny: dict[str, Path], prompt: bool) -> None:
+    embeddings, losses = sequences(len(CAPTIONS), ragged=True), []
+    for precision in ("float32", "bfloat16"):
+        changes = {"precision": precision, **({"prompt": PROMPT} if prompt else {})}
+        decoder = made(on(tiny["qwen2"], **changes), ragged=True)
+        losses.append(decoder.text_loss(given(embeddings), CAPTIONS))
+        assert len(decoder.decode(embeddings)) == len(CAPTIONS)
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
+
+
 # What is refused
 
 
