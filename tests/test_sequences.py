@@ -293,3 +293,16 @@ def test_components_of_sequences_pass_the_conformance_checks(plugins: Plugins) -
     assert [str(one) for one in outcomes if one.status == "failed" and "forgetful" not in one.id] == []
     done = {one.id: one.status for one in outcomes}
     assert done["decoder:spell/masked_places"] == done["bridge:pool/masked_places"] == "ok"
+
+
+def test_show_says_which_vectors_a_component_takes(call: Callable[..., Any]) -> None:
+    shown = {
+        name: call("show", kind, name, "--dim", 6, "--plugin", FILE, "--json", toy=False).json["ports"]
+        for kind, name in (("bridge", "identity"), ("bridge", "c3"), ("bridge", "pool"), ("decoder", "nearest_caption"))
+    }
+    every = "vectors, sequences, sequences of different lengths"
+    assert shown["identity"]["takes"] == every
+    assert shown["c3"]["takes"] == shown["nearest_caption"]["takes"] == "vectors"
+    assert shown["pool"]["takes"] == "sequences, sequences of different lengths"
+    assert "8 x 6 image" in shown["pool"]["cross"].split(" -> ")[0]
+    assert "raw 6-d image" in shown["pool"]["cross"].split(" -> ")[1]

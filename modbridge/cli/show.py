@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modbridge.cli.state import State, json_option, print_json, print_rows
-from modbridge.errors import ConfigError, ModbridgeError, Problem
+from modbridge.errors import ConfigError, ModbridgeError, PortError, Problem
 from modbridge.plugins.registry import KINDS, ComponentSpec
+
+if TYPE_CHECKING:
+    from modbridge.spaces import Port
+
+TAKING = ("prior", "bridge", "decoder", "vocabulary")  # the kinds that are given vectors
+FORMS = (("vectors", None, False), ("sequences", 8, False), ("sequences of different lengths", 8, True))
 
 
 @click.command("show")
@@ -90,21 +96,20 @@ def _config(spec: ComponentSpec, sets: tuple[str, ...], state: State) -> Any:
 
 def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
     """What the component takes and gives, for the fields at hand."""
-    from modbridge.spaces import Port, Space
-
     if isinstance(config, ConfigError):
         return {"ports": f"known once it is configured ({'; '.join(map(str, config.problems))})"}
-    space = Space(id="an encoder's space", dim=dim)
-    source, text = Port(space=space, modality="image"), Port(space=space, modality="text")
     try:
         if spec.kind == "encoder":
             return {f"emits {m}": str(config.emits(m)) for m in config.modalities}
-        if spec.kind == "bridge":
-            return {
-                "cross": f"{source} -> {config.crosses(source, text)}",
-                "augment": f"{text} -> {config.augments(text)}",
-                "needs": ", ".join(sorted(config.needs)) or "nothing",
-            }
+        if spec.kind in TAKING:
+            forms = _forms(spec.kind, config, dim)
+            found = {"takes": ", ".join(forms)}
+            if spec.kind == "bridge":
+                source, text = next(iter(forms.values())).values()
+                found["cross"] = f"{source} -> {config.crosses(source, text)}"
+                found["augment"] = f"{text} -> {config.augments(text)}"
+                found["needs"] = ", ".join(sorted(config.needs)) or "nothing"
+            return found
         if spec.kind == "source":
             return {"gives": f"{config.modality} items" + (" with texts" if config.captioned else "")}
         if spec.kind == "metric":
@@ -114,20 +119,39 @@ def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
     return {}
 
 
+def _forms(kind: str, config: Any, dim: int) -> dict[str, dict[str, Port]]:
+    """What a component takes of vectors and sequences, and the ports "source" and "text" of each. Raises PortError,
+    that of vectors, where it takes nothing."""
+    from modbridge.spaces import Port, Space
+
+    found: dict[str, dict[str, Port]] = {}
+    refusals: list[PortError] = []
+    for name, tokens, ragged in FORMS:
+        port = Port(space=Space(id="an encoder's space", dim=dim), modality="text", tokens=tokens, ragged=ragged)
+        try:
+            if kind == "bridge":
+                config.crosses(port.changed(modality="image"), port)
+                config.augments(port)
+            else:
+                config.check(port)
+            found[name] = {"source": port.changed(modality="image"), "text": port}
+        except PortError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return found
+
+
 def _parameters(spec: ComponentSpec, config: Any, state: State, dim: int) -> int:
     """The parameters of the component, built at dimension `dim`."""
     from modbridge.assembly.build import build_component
     from modbridge.cost import parameters_of
     from modbridge.interfaces.component import BuildContext
-    from modbridge.spaces import Port, Space
 
     if spec.kind in ("source", "metric", "engine"):
         raise ConfigError([Problem("--build", f"a {spec.kind} has no parameters to count")])
     if isinstance(config, ConfigError):
         raise config
-    ports: dict[str, Port] = {}
-    if spec.kind != "encoder":
-        space = Space(id="toy", dim=dim)
-        ports = {"text": Port(space=space, modality="text"), "source": Port(space=space, modality="image")}
+    ports = next(iter(_forms(spec.kind, config, dim).values())) if spec.kind in TAKING else {}
     built = build_component(config, spec.kind, state.plugins.registry, BuildContext(ports=ports))
     return parameters_of(built)
