@@ -346,18 +346,23 @@ def test_a_sequence_without_tokens_is_told_unless_a_prompt_stands_there(
 # In a run
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> Path:
-    """A config over stored sequences of three tokens, each of which stands for a word of the caption."""
+def stored(folder: Path, ragged: bool) -> Path:
+    """A config over stored sequences of three tokens, each of which stands for a word of the caption. Ragged ones have
+    two or three, behind rubbish."""
     words = ["red", "blue", "dog", "cat", "fish"]
-    orders = [*itertools.permutations(range(5), 3)]
-    values = np.eye(5, dtype=np.float32)[np.array(orders)]
-    np.savez(tmp_path / "sequences.npz", image=values, text=values, ids=np.arange(len(orders)))
+    orders = [list(order) for order in itertools.permutations(range(5), 3)]
+    if ragged:
+        orders = [order[i % 3 == 0 :] for i, order in enumerate(orders)]
+    values, mask = np.full((len(orders), 3, 5), 9.0, np.float32), np.zeros((len(orders), 3), bool)
+    for row, order in enumerate(orders):
+        values[row, 3 - len(order) :], mask[row, 3 - len(order) :] = np.eye(5)[order], True
+    np.savez(folder / "sequences.npz", image=values, text=values, there=mask, ids=np.arange(len(orders)))
     lines = [{"key": str(i), "captions": [" ".join(words[w] for w in order)]} for i, order in enumerate(orders)]
-    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    arrays = "{image: {array: image, keys: ids}, text: {array: text, keys: ids}}"
-    items = f"type: precomputed, file: {tmp_path}/sequences.npz, captions: {tmp_path}/captions.jsonl, vectors: {arrays}"
-    config = tmp_path / "sequences.yaml"
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    more = ", mask: there" if ragged else ""
+    arrays = f"{{image: {{array: image, keys: ids{more}}}, text: {{array: text, keys: ids{more}}}}}"
+    items = f"type: precomputed, file: {folder}/sequences.npz, captions: {folder}/captions.jsonl, vectors: {arrays}"
+    config = folder / "sequences.yaml"
     config.write_text(
         f"""\
 name: sequences
@@ -365,7 +370,7 @@ data:
   train: {{{items}, rows: [0, 50]}}
   validation: {{{items}, rows: [50, 60]}}
   test: {{{items}, rows: [30, 50]}}
-encoder: {{type: precomputed, file: {tmp_path}/sequences.npz, space: toy, vectors: {arrays}}}
+encoder: {{type: precomputed, file: {folder}/sequences.npz, space: toy, vectors: {arrays}}}
 bridge: identity
 decoder:
   type: prefix_lm
@@ -383,18 +388,19 @@ metrics: [bleu]
     return config
 
 
-@pytest.mark.parametrize("trained_on", ["text", "source"])
-def test_a_run_reads_sequences(call: Any, stored: Path, tmp_path: Path, trained_on: str) -> None:
-    run = tmp_path / "run"
-    result = call("run", stored, "--set", f"decoder_input={trained_on}", "--out", run, "--json", toy=False)
+@pytest.mark.parametrize(("trained_on", "ragged"), [("text", False), ("source", True)])
+def test_a_run_reads_sequences(call: Any, tmp_path: Path, trained_on: str, ragged: bool) -> None:
+    run, config = tmp_path / "run", stored(tmp_path, ragged)
+    result = call("run", config, "--set", f"decoder_input={trained_on}", "--out", run, "--json", toy=False)
     assert result.code == 0, result.err
     (row,) = result.json["rows"]
     assert row["bleu_2"] > 0.8  # pairs of words in their order
     assert row["select"] == "text_loss"
 
 
-def test_a_run_tells_which_mapper_reads_sequences(call: Any, stored: Path) -> None:
-    result = call("check", stored, "--set", "decoder.mapper=mlp", toy=False)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_run_tells_which_mapper_reads_sequences(call: Any, tmp_path: Path, ragged: bool) -> None:
+    result = call("check", stored(tmp_path, ragged), "--set", "decoder.mapper=mlp", toy=False)
     assert result.code != 0
     assert "decoder: the decoder 'prefix_lm' with the mapper 'mlp' reads one vector an item" in result.err
     assert "Set mapper to 'tokens'" in result.err
