@@ -107,6 +107,7 @@ class ViecapConfig(DecoderConfig):
 
     def check(self, port: Port) -> None:
         """As for every decoder. Raises SetupError where `retrieval.search` asks for a package that is missing."""
+        port.require_one_length("the decoder 'viecap'")
         self.writer.check(port)
         if self.alone:
             return

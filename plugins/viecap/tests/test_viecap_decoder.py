@@ -192,6 +192,14 @@ def test_texts_among_source_vectors_cannot_be_compared_with_names() -> None:
     build_config("decoder", block()).check(moved)
 
 
+@pytest.mark.parametrize(("layout", "ragged"), [("soft_first", False), ("soft_first", True), ("soft_only", True)])
+def test_sequences_are_refused(layout: str, ragged: bool) -> None:
+    """Those of one length may go through to a writer that reads them, where no entity is looked for."""
+    config = build_config("decoder", block(layout=layout))
+    with pytest.raises(PortError, match="found"):
+        config.check(toy_port().changed(tokens=4, ragged=ragged))
+
+
 # What the writer learns from
 
 
