@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Florence2ForConditionalGeneration
 from modbridge.interfaces.component import BuildContext
 from modbridge.training import derived_seed
 from modbridge_vlv.florence2_query_config import Florence2QueryConfig
-from modbridge_vlv.pretrained import Named, Prepare, drawn, small_prepare
+from modbridge_vlv.pretrained import Named, Prepare, drawn, processed, small_prepare
 from modbridge_vlv.queries import projector
 from modbridge_vlv.taught import TaughtEncoder
 
@@ -78,7 +78,7 @@ class Florence2Query(TaughtEncoder[Florence2QueryConfig]):
 
     def _preparing(self) -> Prepare:
         if self._named is not None:
-            return self._named.prepare()
+            return processed(self._named.processor())
         assert isinstance(self.config.model, dict)
         return small_prepare(int(self.config.model["image_size"]))
 

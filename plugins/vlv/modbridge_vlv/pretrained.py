@@ -42,10 +42,10 @@ class Named:
             )
         return network.eval()
 
-    def prepare(self) -> Prepare:
-        """Images through the model's own processor."""
+    def processor(self) -> Any:
+        """The model's own image processor."""
         pil = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-        return _prepared(self.part(AutoImageProcessor, "preprocessor_config.json", **pil))
+        return self.part(AutoImageProcessor, "preprocessor_config.json", **pil)
 
     def part(self, kind: Any, probe: str, **options: Any) -> Any:
         try:
@@ -60,7 +60,9 @@ class Named:
             raise ArtefactError(f"model {self.name}: {kind.__name__} cannot load it: {error}") from error
 
 
-def _prepared(processor: Any) -> Prepare:
+def processed(processor: Any) -> Prepare:
+    """Images through an image processor of transformers."""
+
     def prepare(item: Any) -> torch.Tensor:
         pixels: torch.Tensor = processor(images=load_image(item), return_tensors="pt")["pixel_values"][0]
         return pixels
@@ -88,11 +90,12 @@ def drawn(build: Callable[[Any], Any], settings: Mapping[str, Any], seed: int) -
         raise ConfigError(f"the small model cannot be built: {type(error).__name__}: {error}") from error
 
 
-def shape_kept(build: Callable[[Any], Any], artefact: Path) -> Any:
-    """The model whose settings an artefact keeps, its weights still random. Raises ArtefactError without them."""
+def shape_kept(build: Callable[[Any], Any], folder: Path) -> Any:
+    """The model whose settings an artefact keeps in `folder`, its weights still random. Raises ArtefactError where they
+    cannot be read."""
     try:
-        config = AutoConfig.from_pretrained(artefact / CONFIG_FOLDER, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.random.fork_rng(devices=[]):
             return build(config).eval()
     except Exception as error:
-        raise ArtefactError(f"the model's settings in {artefact} cannot be read: {error}") from error
+        raise ArtefactError(f"the model's settings in {folder} cannot be read: {error}") from error

@@ -11,7 +11,7 @@ from transformers import AutoModel
 from modbridge.errors import ArtefactError, ConfigError, Problem
 from modbridge.interfaces.component import BuildContext
 from modbridge.training import derived_seed
-from modbridge_vlv.pretrained import CONFIG_FOLDER, Named, Prepare, drawn, shape_kept, small_prepare
+from modbridge_vlv.pretrained import CONFIG_FOLDER, Named, Prepare, drawn, processed, shape_kept, small_prepare
 from modbridge_vlv.queries import QueryReader
 from modbridge_vlv.query_encoder_config import QueryEncoderConfig
 from modbridge_vlv.taught import TaughtEncoder
@@ -24,7 +24,10 @@ class QueryEncoder(TaughtEncoder[QueryEncoderConfig]):
 
     def __init__(self, config: QueryEncoderConfig, context: BuildContext) -> None:
         super().__init__(config, context)
-        self._named = Named(config.backbone, config.revision) if isinstance(config.backbone, str) else None
+        self._processor: Any = None
+        # A trained backbone is in the artefact with all it needs, so that the hub is not asked for it again.
+        kept = None if context.artefact is None or config.freeze_backbone else context.artefact / CONFIG_FOLDER
+        self._kept = kept.resolve() if kept is not None and kept.is_dir() else None
         self._prepare = self._preparing()
         self.backbone = self._network().to(self.device).requires_grad_(not config.freeze_backbone)
         self._reader = self._drawn_reader()
@@ -46,24 +49,27 @@ class QueryEncoder(TaughtEncoder[QueryEncoderConfig]):
         return {"backbone": self.config.backbone_identity()} if self.config.freeze_backbone else {}
 
     def save_extra(self, folder: Path) -> None:
-        if not self.config.freeze_backbone:
-            self.backbone.config.save_pretrained(folder / CONFIG_FOLDER)
+        if self.config.freeze_backbone:
+            return
+        self.backbone.config.save_pretrained(folder / CONFIG_FOLDER)
+        if self._processor is not None:
+            self._processor.save_pretrained(folder / CONFIG_FOLDER)
 
     def _network(self) -> Any:
-        kept = self.context.artefact
-        if kept is not None and not self.config.freeze_backbone and (kept / CONFIG_FOLDER).is_dir():
-            return shape_kept(AutoModel.from_config, kept)  # its weights follow
-        if self._named is not None:
-            return self._named.network(AutoModel)
+        if self._kept is not None:
+            return shape_kept(AutoModel.from_config, self._kept)  # its weights follow
+        if isinstance(self.config.backbone, str):
+            return Named(self.config.backbone, self.config.revision).network(AutoModel)
         seed = derived_seed("query_encoder backbone", self.context.seed)
-        assert isinstance(self.config.backbone, dict)
         return drawn(AutoModel.from_config, self.config.backbone, seed)
 
     def _preparing(self) -> Prepare:
-        if self._named is not None:
-            return self._named.prepare()
-        assert isinstance(self.config.backbone, dict)
-        return small_prepare(int(self.config.backbone["image_size"]))
+        backbone, revision = self.config.backbone, self.config.revision
+        if isinstance(backbone, dict):
+            return small_prepare(int(backbone["image_size"]))
+        named = Named(backbone, revision) if self._kept is None else Named(str(self._kept), None)
+        self._processor = named.processor()
+        return processed(self._processor)
 
     def _drawn_reader(self) -> QueryReader:
         seen = self._width()

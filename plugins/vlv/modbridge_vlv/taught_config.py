@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -18,8 +18,6 @@ MODALITIES = ("image", "text")
 
 class TaughtEncoderConfig(EncoderConfig):
     """An encoder of images into soft tokens of a teacher's text encoder. Texts are their own token embeddings."""
-
-    training_fields: ClassVar[tuple[str, ...]] = ("train",)
 
     objective: Annotated[ObjectiveConfig, Part("objective")] = Field(
         description="the diffusion_teacher that teaches it, and whose text encoder reads what it gives"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from modbridge_vlv.teacher import DiffusionTeacher
 from transformers import CLIPImageProcessor, Florence2Config, Florence2ForConditionalGeneration, ViTConfig, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from modbridge.assembly.build import build_component
 from modbridge.config.kinds import SourceConfig
 from modbridge.errors import ConfigError, DataError, PortError
-from modbridge.interfaces import Source
+from modbridge.interfaces import BuildContext, Source
 from modbridge.noise import Draw
+from modbridge.plugins.manager import Plugins
 from modbridge.store.artefact import load_component, save_component
 from modbridge.testing import MemoryFitting, build, build_config
 
@@ -160,6 +163,21 @@ def test_a_trained_backbone_is_kept(
     assert encoder.frozen() == {}
     save_component(encoder, tmp_path / "kept", {"kind": "encoder", "type": "query_encoder"})
     again = built(block, seed=1)
+    load_component(again, tmp_path / "kept")
+    assert torch.equal(again.encode(images, "image").values, encoder.encode(images, "image").values)
+
+
+def test_a_trained_backbone_is_loaded_without_the_one_it_came_from(
+    model: Model, vit: Path, images: list[Any], tmp_path: Path
+) -> None:
+    origin = Path(shutil.copytree(vit, tmp_path / "origin"))
+    config = build_config("encoder", query_encoder(model(), backbone=str(origin)))
+    registry = Plugins.discover().registry
+    encoder = build_component(config, "encoder", registry, BuildContext())
+    encoder.fit(Images(images), MemoryFitting())
+    save_component(encoder, tmp_path / "kept", {"kind": "encoder", "type": "query_encoder"})
+    origin.rename(tmp_path / "gone")
+    again = build_component(config, "encoder", registry, BuildContext(seed=1, artefact=tmp_path / "kept"))
     load_component(again, tmp_path / "kept")
     assert torch.equal(again.encode(images, "image").values, encoder.encode(images, "image").values)
 
