@@ -22,6 +22,7 @@ from modbridge.config.kinds import (
     EncoderConfig,
     EngineConfig,
     MetricConfig,
+    ObjectiveConfig,
     PriorConfig,
     SourceConfig,
     VocabularyConfig,
@@ -36,6 +37,7 @@ from modbridge.interfaces import (
     FitData,
     Fitting,
     Metric,
+    Objective,
     Prior,
     Reference,
     Score,
@@ -627,6 +629,48 @@ class SwallowsErrors(GoodEngine):
             yield from super().map(opened, about, tasks)
 
 
+# Objectives
+
+
+class GoodObjectiveConfig(ObjectiveConfig):
+    """A frozen matrix that reads brightness in embeddings."""
+
+
+class GoodObjective(Objective[GoodObjectiveConfig]):
+    def __init__(self, config: GoodObjectiveConfig, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self.read = torch.nn.Linear(DIM, 3, device=context.device)
+        with torch.no_grad():
+            self.read.weight.copy_(Draw.of(["read"], 0).normal(3 * DIM).view(3, DIM))
+            self.read.bias.zero_()
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"read": self.read}
+
+    def prepare(self, item: Any) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(item, dtype=np.float32).mean((0, 1)) / 255)
+
+    def loss(self, z: torch.Tensor, batch: torch.Tensor, draw: Draw) -> torch.Tensor:
+        found = self.read(z) + 0.1 * draw.normal(3).to(z)
+        return (found - batch.to(z)).square().mean(dim=1)
+
+
+class NoGradients(GoodObjective):
+    def loss(self, z: torch.Tensor, batch: torch.Tensor, draw: Draw) -> torch.Tensor:
+        with torch.no_grad():
+            return super().loss(z, batch, draw)
+
+
+class OneLossForAll(GoodObjective):
+    def loss(self, z: torch.Tensor, batch: torch.Tensor, draw: Draw) -> torch.Tensor:
+        return super().loss(z, batch, draw).mean()
+
+
+class AsksForGradients(GoodObjective):
+    def freeze(self) -> None:
+        pass
+
+
 def downloads(at: Path) -> dict[str, Any]:
     """An example that needs a network, and does not say so when there is none."""
     with contextlib.suppress(OSError):
@@ -643,6 +687,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "vocabulary": (GoodVocabularyConfig, GoodVocabulary),
     "metric": (GoodMetricConfig, GoodMetric),
     "engine": (GoodEngineConfig, GoodEngine),
+    "objective": (GoodObjectiveConfig, GoodObjective),
 }
 
 # (kind, name, the check that it breaks, its config or implementation, words of what was found)
@@ -707,6 +752,9 @@ BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
     ),
     ("engine", "mixes_numbers", "every_task_once", MixesNumbers, "the result of task 0 is {'task': 6"),
     ("engine", "errors_arrive", "errors_arrive", RenamesErrors, "of a DataError in a worker came RuntimeError"),
+    ("objective", "gradients_pass", "gradients_pass", NoGradients, "its loss has no gradient"),
+    ("objective", "asks_for_gradients", "gradients_pass", AsksForGradients, "its own parameters ask for gradients"),
+    ("objective", "one_loss_for_all", "shapes", OneLossForAll, "loss gave a tensor () for 1 items"),
     ("engine", "swallows_errors", "errors_arrive", SwallowsErrors, "a DataError in a worker did not arrive"),
 )
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def written(call: Callable[..., Any], name: str, kinds: Iterable[str]) -> tuple[
     return Path(name).resolve(), done
 
 
-def name_of(kinds: Iterable[str]) -> str:
+def name_of(kinds: Sequence[str]) -> str:
     """A name for each set, since a module that was imported stays imported."""
-    return "made-" + "".join(kind[0] for kind in kinds)
+    return "made-" + "".join(kind[0] for kind in kinds) if len(kinds) > 1 else f"made-{kinds[0]}"
 
 
-@pytest.mark.parametrize("kinds", SETS, ids=lambda kinds: "-".join(kinds) if len(kinds) < 8 else "all")
+@pytest.mark.parametrize("kinds", SETS, ids=lambda kinds: "-".join(kinds) if len(kinds) < 9 else "all")
 def test_a_new_plugin_runs_at_once(
     call: Callable[..., Any], install: Callable[[Path], None], kinds: tuple[str, ...]
 ) -> None:
@@ -165,7 +165,7 @@ def test_names_that_cannot_be(call: Callable[..., Any], tmp_path: Path, name: st
 def test_unknown_kinds(call: Callable[..., Any], kinds: str) -> None:
     done = call("new-plugin", "fine", "--kinds", kinds, toy=False)
     assert done.code == 1
-    assert "kinds: encoder, prior, bridge, decoder, source, vocabulary, metric, engine" in done.err
+    assert "kinds: encoder, prior, bridge, decoder, source, vocabulary, metric, engine, objective" in done.err
     assert not Path("fine").exists()
 
 

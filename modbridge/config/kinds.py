@@ -154,6 +154,11 @@ class ObjectiveConfig(FittedConfig):
         """Whether its networks are trained by the run itself (on `data.pretraining`), before anything that holds it."""
         return False
 
+    @property
+    def takes(self) -> Port | None:
+        """The port of the embeddings that it judges, known without weights; None where any will do."""
+        return None
+
 
 class DecoderConfig(FittedConfig):
     """Config of a decoder."""

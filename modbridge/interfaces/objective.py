@@ -58,4 +58,4 @@ class Objective(Component[ObjectiveConfigT]):
     def freeze(self) -> None:
         """Make all its networks ready to serve: no gradients of their own, in evaluation mode."""
         for module in self.modules().values():
-            module.requires_grad_(False).eval()
+            module.requires_grad_(False).eval().zero_grad(set_to_none=True)

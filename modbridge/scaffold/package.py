@@ -23,7 +23,7 @@ from modbridge.scaffold.imports import joined
 from modbridge.scaffold.pipeline import pipeline
 
 # A part that works only inside another brings that one along.
-INSIDE = {"prior": "bridge", "vocabulary": "decoder"}
+INSIDE = {"prior": "bridge", "vocabulary": "decoder", "objective": "encoder"}
 # What the examples of parts need beside their type to be tiny.
 SMALL = {"decoder": {"steps": 4, "batch_size": 4}, "source": {"count": 4}}
 LONGEST = 32  # letters of a name: with more the formatter would want lines broken elsewhere

@@ -10,7 +10,7 @@ STAND_INS = {
     "bridge": ("mean_shift", "any other: modbridge components bridge"),
     "decoder": ("nearest_caption", "stands in; in earnest prefix_lm (pip install modbridge-captioning)"),
 }
-INSIDE = {"bridge": "prior", "decoder": "vocabulary"}
+INSIDE = {"bridge": "prior", "decoder": "vocabulary", "encoder": "objective"}
 
 
 def pipeline(parts: Mapping[str, str], name: str) -> str:

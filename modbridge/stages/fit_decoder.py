@@ -204,9 +204,14 @@ def _media(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVecto
     """The training media, with their own vectors, carried across: what a decoder that makes media learns from."""
     modality = cell.config.data.train.modality
     media = embeddings(session, cell, "train", modality)
-    values = bridge.cross(media, cell.config.seed).values
+    across = bridge.cross(media, cell.config.seed)
+    values = across.values
+
+    def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
+        return values[torch.as_tensor(rows, device=values.device)].clone()
+
     items = Items(session.source(source_config(cell, "train", modality)), media.keys)
-    return TextVectors(media, lambda rows, epoch: values[torch.as_tensor(rows, device=values.device)].clone()), items
+    return TextVectors(media, batch, mask=across.mask), items
 
 
 def _artefact(session: Session, config: DecoderConfig, key: str) -> Path | None:

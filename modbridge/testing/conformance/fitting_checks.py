@@ -178,6 +178,7 @@ def _told(subject: Subject) -> str:
         "bridge": "32 text vectors and 16 source vectors, as far as its `needs` ask for them",
         "decoder": "32 captions and their vectors",
         "vocabulary": "the vectors of its names",
+        "objective": "a few images with two captions each",
     }
     return kinds[subject.kind]
 

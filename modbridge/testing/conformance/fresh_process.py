@@ -76,7 +76,11 @@ def asked(kind: str, block: dict[str, Any], validate: Callable[..., Any], regist
             config.emits(modality)
         return
     if kind in ("source", "metric", "engine", "objective"):
-        told = {"source": ("captioned", "brings_texts"), "metric": ("columns",)}
+        told = {
+            "source": ("captioned", "brings_texts"),
+            "metric": ("columns",),
+            "objective": ("needs_fit", "takes"),
+        }
         _ = [getattr(config, name) for name in told.get(kind, ())]
         return
     space = Space(id="conformance", dim=16)

@@ -22,6 +22,7 @@ from modbridge.testing.conformance import (
     fitting_checks,
     keeping_checks,
     metric_checks,
+    objective_checks,
     plugin_checks,
     prior_checks,
     source_checks,
@@ -46,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     *source_checks.CHECKS,
     *metric_checks.CHECKS,
     *engine_checks.CHECKS,
+    *objective_checks.CHECKS,
 )
 """Every check, in the order in which they are made."""
 

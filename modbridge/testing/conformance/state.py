@@ -14,9 +14,11 @@ from modbridge.interfaces.component import Component
 
 
 def all_parts(component: Any) -> Iterator[tuple[str, Component[Any]]]:
-    """A component and everything nested in it, by dotted name; its own is ""."""
+    """A component and everything nested in it that is its own, by dotted name; itself is ""."""
     yield "", component
     for name, part in component.context.parts.items():
+        if part.config.shared:
+            continue
         for inner, found in all_parts(part):
             yield f"{name}.{inner}".rstrip("."), found
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from modbridge.assembly.build import build_component, build_metric
+from modbridge.assembly.build import Shared, build_component, build_metric
 from modbridge.config.blocks import validate_block
 from modbridge.errors import ModbridgeError, PortError
 from modbridge.interfaces.component import BuildContext
-from modbridge.interfaces.fitting import Fitting
+from modbridge.interfaces.fitting import Fitting, TextVectors
+from modbridge.interfaces.objective import Objective
 from modbridge.plugins.registry import ComponentSpec
 from modbridge.spaces import Embeddings, Port, Space
 from modbridge.testing.conformance import toys
@@ -23,10 +24,11 @@ from modbridge.testing.conformance.fits import Watched
 from modbridge.testing.conformance.offline import without_network
 from modbridge.testing.conformance.outcome import Failed, NotRun
 from modbridge.testing.conformance.trial import Trial
+from modbridge.testing.fitting import MemoryFitting
 
 DIM, TOKENS = 16, 4
 SPACE = Space(id="conformance", dim=DIM)
-FITTED_KINDS = ("encoder", "prior", "bridge", "decoder", "vocabulary")
+FITTED_KINDS = ("encoder", "prior", "bridge", "decoder", "vocabulary", "objective")
 
 
 class Subject:
@@ -164,17 +166,37 @@ class Subject:
         if self.kind == "source":
             return self.spec.load_impl()(self.config)
         context = BuildContext(device=torch.device(device), seed=seed, ports=self.ports, artefact=artefact)
-        return build_component(self.config, self.kind, self.trial.registry, context)
+        component = build_component(self.config, self.kind, self.trial.registry, context, self._shared)
+        self._train_shared(component)
+        if isinstance(component, Objective) and not self.is_fitted:
+            component.freeze()
+        return component
+
+    @cached_property
+    def _shared(self) -> Shared:
+        """The parts that every one that is built holds, whatever its seed."""
+        return Shared(0)
+
+    def _train_shared(self, component: Any) -> None:
+        """Train the objectives inside a component that a run would have trained before."""
+        for part in component.context.parts.values():
+            self._train_shared(part)
+            if isinstance(part, Objective) and part.config.needs_fit and part.fitted_as is None:
+                for module in part.modules().values():
+                    module.requires_grad_(True)
+                part.fit(toys.ToySource("image", toys.items("image", self.trial.items)), MemoryFitting())
+                part.freeze()
+                part.fitted_as = "conformance"
 
     @property
     def is_fitted(self) -> bool:
         """Whether the component is fitted before it is used."""
-        return self.kind in FITTED_KINDS and (self.kind != "encoder" or self.config.needs_fit)
+        return self.kind in FITTED_KINDS and getattr(self.config, "needs_fit", True)
 
     def fit(self, component: Any, fitting: Fitting, data: Any = None) -> None:
         """Fit it on toy data, or on `data` as `training_data` gives it."""
         given = self.training_data() if data is None else data
-        if self.kind == "encoder":
+        if self.kind in ("encoder", "objective"):
             component.fit(given, fitting)
         elif self.kind == "prior":
             component.fit(given[0], fitting, observed=given[1])
@@ -187,7 +209,7 @@ class Subject:
 
     def training_data(self) -> Any:
         """What `fit` takes."""
-        if self.kind == "encoder":
+        if self.kind in ("encoder", "objective"):
             modality = self.media_modality
             return toys.ToySource(modality, toys.items(modality, self.trial.items))
         if self.kind == "prior":
@@ -196,14 +218,19 @@ class Subject:
             return clean, observed if "pairs" in self.config.needs else None
         if self.kind == "bridge":
             return toys.fit_data(self.config.needs, self.ports["text"], self.ports["source"])
+        if self.kind == "decoder" and self.config.makes == "image":
+            seen = toys.vectors(self.ports["text"].changed(modality="image"), toys.ITEMS)
+            return TextVectors(seen, lambda rows, epoch: seen.values[list(rows)], mask=seen.mask), [
+                toys.image(row) for row in range(toys.ITEMS)
+            ]
         if self.kind == "decoder":
             return toys.text_vectors(self.ports["text"]), toys.training_texts()
         return None
 
     @property
     def media_modality(self) -> str:
-        """What an encoder encodes beside texts."""
-        return next((name for name in self.config.modalities if name != "text"), "text")
+        """What an encoder encodes beside texts; what an objective judges embeddings by."""
+        return next((name for name in getattr(self.config, "modalities", ("image",)) if name != "text"), "text")
 
     def fitting(self, *, stop_after: int | None = None) -> Watched:
         """The surroundings of a fit; its encoder of texts gives vectors of the component's own space."""

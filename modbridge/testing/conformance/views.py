@@ -45,6 +45,7 @@ def views(subject: Subject) -> list[View]:
         "bridge": _bridge,
         "decoder": _decoder,
         "vocabulary": _vocabulary,
+        "objective": _objective,
     }
     return of[subject.kind](subject)
 
@@ -145,7 +146,7 @@ def _decoder(subject: Subject) -> list[View]:
             raise Failed(f"decode gave {wrong!r}", "a str as `text`", "turn the output into a str")
 
     def texts(found: Any) -> list[Any]:
-        return [(one.key, one.text) for one in found]
+        return [(one.key, one.text, None if one.image is None else one.image.tolist()) for one in found]
 
     return [View("decode", (bridged, source), toys.ITEMS, decode, check, texts)]
 
@@ -169,6 +170,24 @@ def _vocabulary(subject: Subject) -> list[View]:
         return [[(entity.name, entity.score) for entity in row] for row in found]
 
     return [View("nearest", asked, toys.ITEMS, nearest, check, names)]
+
+
+def _objective(subject: Subject) -> list[View]:
+    given = toys.vectors(subject.config.takes or subject.port("image"), toys.ITEMS)
+    items = toys.items(subject.media_modality, subject.trial.items)
+
+    def loss(objective: Any, rows: Sequence[int], seed: int) -> Any:
+        if not rows:
+            return torch.zeros(0)  # nobody asks for the loss of nothing
+        draw = Draw.of([given.keys[i] for i in rows], seed, device=objective.device)
+        batch = objective.collate([objective.prepare(items[i]) for i in rows])
+        with torch.no_grad():
+            return objective.loss(_some(given, rows).values.to(objective.device), batch, draw)
+
+    def check(objective: Any, found: Any, rows: Sequence[int]) -> None:
+        _check_tensor("loss", found, (len(rows),))
+
+    return [View("loss", (given, items), toys.ITEMS, loss, check, lambda found: found)]
 
 
 def _some(whole: Embeddings, rows: Sequence[int]) -> Embeddings:
