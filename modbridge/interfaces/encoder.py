@@ -77,34 +77,34 @@ class Encoder(Component[EncoderConfigT]):
             return self.labelled(self.embed(batch, modality), modality, count)
 
     def labelled(
-        self, found: torch.Tensor | tuple[torch.Tensor, torch.Tensor], modality: str, count: int
+        self, values: torch.Tensor | tuple[torch.Tensor, torch.Tensor], modality: str, count: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Vectors as this encoder's port says they are, float32, on the device, and the mask of ragged sequences, zero
         where there is no token. PluginError if they are of another form."""
         port = self.port(modality)
-        values, mask = found if isinstance(found, tuple) else (found, None)
+        found, mask = values if isinstance(values, tuple) else (values, None)
         if (mask is not None) != port.ragged:
             expected = "(values, mask)" if port.ragged else "a tensor alone"
             raise PluginError(
                 f"the encoder {self.config.type!r} gave {'no' if mask is None else 'a'} mask; expected {expected} "
                 f"for {port}."
             )
-        if mask is not None and values.ndim == 3 and values.shape[1] <= (port.tokens or 0):
+        if mask is not None and found.ndim == 3 and found.shape[1] <= (port.tokens or 0):
             try:
-                require_mask(mask, tuple(values.shape))
+                require_mask(mask, tuple(found.shape))
             except DataError as error:
                 raise PluginError(f"the encoder {self.config.type!r} gave {error}") from error
-            values, mask = padded(values, mask.to(values.device), port.tokens or 0)
-        if not port.holds(tuple(values.shape), count):
+            found, mask = padded(found, mask.to(found.device), port.tokens or 0)
+        if not port.holds(tuple(found.shape), count):
             raise PluginError(
-                f"the encoder {self.config.type!r} gave a tensor {tuple(values.shape)} for {count} items; "
+                f"the encoder {self.config.type!r} gave a tensor {tuple(found.shape)} for {count} items; "
                 f"expected {port}."
             )
-        values = values.to(self.device, torch.float32)
+        found = found.to(self.device, torch.float32)
         if mask is None:
-            return values, None
+            return found, None
         mask = mask.to(self.device)
-        return values.masked_fill(~mask[..., None], 0.0), mask
+        return found.masked_fill(~mask[..., None], 0.0), mask
 
     def port(self, modality: str) -> Port:
         """The port of one modality. A trained encoder's space names the very weights it was given."""
