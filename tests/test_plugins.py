@@ -41,7 +41,7 @@ def load(*files: Path) -> Plugins:
 def test_every_workspace_plugin_is_found_and_whole() -> None:
     found = status(Plugins.discover(environ={}))
     assert found == dict.fromkeys(
-        ("builtin", "demo", "captioning", "clap", "clip", "diffusion", "metrics", "ray", "viecap"), "loaded"
+        ("builtin", "demo", "captioning", "clap", "clip", "diffusion", "metrics", "ray", "viecap", "vlv"), "loaded"
     )
 
 
