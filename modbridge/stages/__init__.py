@@ -4,6 +4,7 @@ STAGES = ("fit_encoder", "embed", "fit_bridge", "fit_decoder", "generate", "scor
 
 # What the cache keeps: the stages above and the steps inside them, each a folder of its own.
 KEPT = (
+    "fit_objective",
     "fit_encoder",
     "embed",
     "fit_prior",
