@@ -37,7 +37,7 @@ class SoftContextConfig(BridgeConfig):
     def port(self) -> Port:
         """What it takes: sequences of soft tokens, at most as many as these."""
         assert isinstance(self.teacher, DiffusionTeacherConfig)
-        return self.teacher.port("tokens", "image", self.teacher.longest)
+        return self.teacher.takes
 
     def crosses(self, source: Port, text: Port) -> Port:
         return self._behind(source)

@@ -167,6 +167,11 @@ class DiffusionTeacherConfig(ObjectiveConfig):
     def needs_fit(self) -> bool:
         return self.model is None
 
+    @property
+    def takes(self) -> Port:
+        """Sequences of soft tokens, at most as many as these."""
+        return self.port("tokens", "image", self.longest)
+
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but a folder counts by its files' content, not by its name."""
         fields = super().key_fields(*purposes)
