@@ -63,9 +63,14 @@ class DiffusionPainter(Decoder[DiffusionPainterConfig]):
         return [Decoded(key, "", image=picture) for key, picture in zip(keys, pictures, strict=True)]
 
     def scheduler(self) -> Any:
-        """A solver of the model's own noise schedule."""
+        """A solver of the model's own noise schedule. Raises ConfigError for settings that it does not have."""
         own = self._teacher.bundle.scheduler
         kind = type(own) if self.config.scheduler is None else self._solver(self.config.scheduler)
+        known = inspect.signature(kind.__init__).parameters
+        for name in self.config.scheduler_settings:
+            if name not in known:  # diffusers passes over them
+                told = f"{kind.__name__} has no setting {name!r}"
+                raise ConfigError([Problem("scheduler_settings", told, hint=f"it has {', '.join(list(known)[1:])}")])
         return kind.from_config(own.config, **self.config.scheduler_settings)
 
     @staticmethod

@@ -47,6 +47,13 @@ class DiffusionPainterConfig(DecoderConfig):
             raise ValueError("expected the objective diffusion_teacher, which can paint")
         return value
 
+    @field_validator("scheduler_settings")
+    @classmethod
+    def _not_the_models_own(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "prediction_type" in value:
+            raise ValueError("prediction_type is the model's own: what it predicts is not to be chosen")
+        return value
+
     @property
     def makes(self) -> Literal["text", "image"]:
         return "image"

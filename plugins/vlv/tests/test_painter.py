@@ -98,3 +98,8 @@ def test_schedulers_that_cannot_paint(model: Model) -> None:
         painter_of(model(), scheduler="DDMPScheduler")
     with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler knows no prediction_type"):
         painter_of(model(), scheduler="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(ConfigError, match="the model's own"):
+        painter_of(model(), scheduler_settings={"prediction_type": "sample"})
+    painter, _ = painter_of(model(), scheduler_settings={"timestep_spaceing": "trailing"})
+    with pytest.raises(ConfigError, match="DDPMScheduler has no setting 'timestep_spaceing'"):
+        painter.scheduler()
