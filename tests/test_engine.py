@@ -31,6 +31,8 @@ from modbridge.store.cache import Cache
 from .conftest import TOY
 from .test_embed import Said, store
 
+TEACHER = Path(__file__).parent / "teacher_plugin.py"
+
 
 class ApartConfig(EngineConfig):
     """Another process, from the last task to the first."""
@@ -71,9 +73,17 @@ def _do(tasks: Sequence[Any]) -> list[Any]:
 @pytest.fixture
 def opened(world: Path, tmp_path: Path) -> Callable[..., tuple[Session, Cell]]:
     """A session of the tiny world with a cache of its own, and its one cell."""
-    plugins = Plugins.discover([TOY], environ={})
 
-    def make(cache: str, *, apart: bool = False, rows: int = 5, on_error: str = "raise", **encoder: Any) -> Any:
+    def make(
+        cache: str,
+        *,
+        apart: bool = False,
+        rows: int = 5,
+        on_error: str = "raise",
+        files: Sequence[Path] = (TOY,),
+        **encoder: Any,
+    ) -> Any:
+        plugins = Plugins.discover(files, environ={})
         sets = [f"encoder={json.dumps({'type': 'toy_colours', 'batch_size': 4, **encoder})}"]
         (cell,) = load_experiment(str(world), plugins.registry, sets=sets).cells
         where = Cache(tmp_path / cache)
@@ -119,6 +129,19 @@ def test_captions_written_elsewhere_are_the_same(opened: Opened, monkeypatch: py
     assert [one.text for one in there.predictions] == [one.text for one in here.predictions]
     assert [one.key for one in there.predictions] == [one.key for one in here.predictions]
     assert session.engine.asked[-1] == 3
+
+
+def test_images_painted_elsewhere_are_the_same(opened: Opened, world: Path) -> None:
+    teacher = "{type: toy_teacher, steps: 20}"
+    more = f"decoders: {{image: {{type: toy_painter, teacher: {teacher}}}}}\n"
+    world.write_text(world.read_text("utf-8") + more, encoding="utf-8")
+    found = []
+    for cache in ("here", "apart"):
+        session, cell = opened(cache, apart=cache == "apart", files=[TOY, TEACHER])
+        found.append(generated(session, cell.others["image"]))
+    assert [one.key for one in found[0].predictions] == [one.key for one in found[1].predictions]
+    assert len(found[0].images) == 9
+    assert [file.read_bytes() for file in found[0].images] == [file.read_bytes() for file in found[1].images]
 
 
 def test_an_item_that_cannot_be_read_elsewhere(opened: Opened, world: Path, tmp_path: Path) -> None:

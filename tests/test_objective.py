@@ -216,3 +216,19 @@ def test_parts_with_a_teacher_keep_their_promises(call: Call) -> None:
     done = call("test-plugin", TEACHER, toy=False)
     assert done.code == 0, done.out
     assert "gradients_pass" in done.out
+
+
+def test_two_processes_teach_as_one_does(call: Call, taught: Path, tmp_path: Path) -> None:
+    arguments = ["run", taught, "--plugin", TEACHER, "--plugin", TOY, "--until", "fit_encoder"]
+    assert call(*arguments, "--cache", tmp_path / "one", toy=False).code == 0
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "modbridge", *arguments]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ERROR_FILE": ""}
+    command = [str(word) for word in (*program, "--cache", tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=quiet, check=False)
+    assert done.returncode == 0, done.stderr
+    for stage in ("fit_objective", "fit_encoder"):
+        (one,), (two,) = (list((tmp_path / cache / stage).rglob("*.safetensors")) for cache in ("one", "two"))
+        assert one.parent.name == two.parent.name
+        ours, theirs = load_file(one), load_file(two)
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-4)

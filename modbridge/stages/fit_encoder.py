@@ -74,6 +74,6 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
             fitting.write_log(out)
             session.save(found, "encoder", out, seed=seed, data=session.fingerprint(source.config))
 
-        folder = session.stage("fit_encoder", key, config.type, build)
+        folder = session.stage("fit_encoder", key, config.type, build, joint=True)
         load_component(found, folder)
     return found

@@ -16,7 +16,8 @@ from modbridge.stages import STAGES
 from modbridge.stages.embed import embeddings
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
-from modbridge.stages.fit_encoder import encoder
+from modbridge.stages.fit_encoder import encoder, encoder_key
+from modbridge.stages.fit_objective import objective_folder, objective_key, trained_objectives
 from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
 from modbridge.stages.score import require_texts, scored
@@ -71,6 +72,12 @@ def _fit_together(session: Session, cell: Cell, reach: int) -> None:
     def lacks(stage: str, key: str) -> bool:
         return session.world.first(lambda: not session.cache.has(stage, key))
 
+    config = cell.config.encoder
+    for _, part in trained_objectives(config):
+        if lacks("fit_objective", objective_key(session, cell, part)):
+            objective_folder(session, cell, part)
+    if config.needs_fit and lacks("fit_encoder", encoder_key(session, cell)):
+        encoder(session, cell)
     if reach >= STAGES.index("fit_decoder"):
         for one in (cell, *cell.others.values()):
             if lacks("fit_decoder", decoder_key(session, one)):
