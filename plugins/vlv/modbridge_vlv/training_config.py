@@ -10,7 +10,7 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class TrainConfig(BaseModel):
-    """How the encoder is trained. Defaults: those of VLV's stage 1 (paper and code); `steps` and `batch_size` are ours."""
+    """How the encoder is trained. Defaults are those of VLV's stage 1; `steps` and `batch_size` are ours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
