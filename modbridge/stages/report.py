@@ -26,7 +26,7 @@ from modbridge.figures import Clouds, draw_clouds
 from modbridge.geometry import Statistics, pooled, unit
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
-from modbridge.stages.fit_decoder import fitted_decoder
+from modbridge.stages.fit_decoder import decoder_key, fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key, plan_of
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.generate import IMAGES, Generated, generated
@@ -51,7 +51,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     """Write the run folder, or leave it as it is if it holds this very result. Gives the path of report.html."""
     cells = experiment.cells
     versions = installed_versions(session)
-    keys = {one.label: generated(session, one).key for cell in cells for one in (cell, *cell.others.values())}
+    others = {cell.label: {name: generated(session, one) for name, one in cell.others.items()} for cell in cells}
+    keys = {cell.label: generated(session, cell).key for cell in cells}
+    keys |= {f"{label} / {name}": found.key for label, named in others.items() for name, found in named.items()}
     result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells]])
     if _holds(out, result):
         return out / "report.html"
@@ -69,7 +71,6 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     generations = {cell.label: generated(session, cell) for cell in cells}
     write_text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
-    others = {cell.label: {name: generated(session, one) for name, one in cell.others.items()} for cell in cells}
     for name in dict.fromkeys(name for found in others.values() for name in found):
         write_text(out / f"predictions-{name}.jsonl", "".join(_other_lines(name, others, out)))
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
@@ -190,7 +191,11 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
         folders["encoder"] = session.cache.path("fit_encoder", encoder_key(session, cell))
     holders: dict[str, Any] = {kind: getattr(config, kind) for kind in ("encoder", "bridge", "decoder")}
     for name, other in cell.others.items():
-        folders[f"decoders.{name}"] = fitted_decoder(session, other).folder
+        key = decoder_key(session, other)  # it is loaded only where it has to be made: it may be large
+        there = session.cache.has("fit_decoder", key)
+        folders[f"decoders.{name}"] = (
+            session.cache.path("fit_decoder", key) if there else fitted_decoder(session, other).folder
+        )
         holders[f"decoders.{name}"] = config.decoders[name]
     for holder, part in holders.items():
         for name, objective in trained_objectives(part):
