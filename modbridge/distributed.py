@@ -230,8 +230,8 @@ def _connected() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError) as error:
         raise SetupError(
-            "another process of this launch ended, or cannot be reached; what it had to say stands above. Run the same "
-            "command again; it goes on where it was."
+            f"another process of this launch ended, or cannot be reached; what it had to say stands above. Run the "
+            f"same command again; it goes on where it was. ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
         ) from error
 
 

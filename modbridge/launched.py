@@ -22,7 +22,13 @@ class Launch:
 
 def launched() -> Launch:
     """What the launcher says; one process of one without a launcher."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size < 2 or "RANK" not in os.environ:
+    size, rank = _number("WORLD_SIZE", 1), _number("RANK", -1)
+    if size < 2 or rank < 0:
         return Launch(0, 1, 1)
-    return Launch(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    return Launch(rank, size, _number("LOCAL_WORLD_SIZE", size))
+
+
+def _number(name: str, otherwise: int) -> int:
+    """What a launcher set; a variable that is no number is not a launcher's."""
+    found = os.environ.get(name, "")
+    return int(found) if found.isdecimal() else otherwise

@@ -19,11 +19,13 @@ from typing import IO
 import torch
 
 from modbridge.errors import SetupError
+from modbridge.launched import launched
 
 CHUNK = 4096
 SHARE = 4  # one set may take a quarter of the memory; a run holds several
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def memory() -> int:
@@ -41,24 +43,26 @@ def memory() -> int:
 
 
 def _limits() -> list[Path]:
-    """The files that may hold a limit for this process: those of its own group, and of the container's root."""
+    """The files that may hold a limit for this process: those of its own group, of the groups around it, and of the
+    container's root."""
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+        groups = [line.split(":", 2) for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
     files = [_CGROUPS / "memory.max", _CGROUPS / "memory" / "memory.limit_in_bytes"]
     for _, controllers, path in groups:
-        own = path.strip("/")
-        if not controllers:
-            files.append(_CGROUPS / own / "memory.max")
-        elif "memory" in controllers.split(","):
-            files.append(_CGROUPS / "memory" / own / "memory.limit_in_bytes")
+        own = Path(path.strip("/"))
+        for group in (own, *own.parents):  # a limit of a job holds for its steps
+            if not controllers:
+                files.append(_CGROUPS / group / "memory.max")
+            elif "memory" in controllers.split(","):
+                files.append(_CGROUPS / "memory" / group / "memory.limit_in_bytes")
     return files
 
 
 def fits(count: int) -> bool:
-    """Whether a set of `count` bytes is held in memory."""
-    return count <= memory() // SHARE
+    """Whether a set of `count` bytes is held in memory, by each of the processes that were launched here together."""
+    return count <= memory() // SHARE // launched().here
 
 
 def on_device(count: int, device: torch.device) -> bool:

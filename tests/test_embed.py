@@ -3,11 +3,13 @@ memory."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,12 +18,12 @@ import torch
 from modbridge import room
 from modbridge.assembly.experiment import load_experiment
 from modbridge.assembly.session import Session
-from modbridge.errors import SetupError
+from modbridge.errors import ArtefactError, SetupError
 from modbridge.geometry import Statistics
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embeddings
-from modbridge.store import shards
+from modbridge.store import shards, tally
 from modbridge.store.cache import Cache
 from modbridge.store.keys import file_hash
 from modbridge.talk import Talk
@@ -167,6 +169,56 @@ def test_vectors_too_many_for_the_memory_are_mapped(
     found.values.zero_()  # a copy of what is in the file, page by page
     assert torch.equal(embed(tmp_path / "cache", side, rows=5).values, held.values)
     assert whole.stat().st_mtime_ns == written
+
+
+def test_what_was_mapped_is_made_again_where_it_is_not_what_was_written(
+    embed: Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "memory", lambda: 8)
+    values = embed(tmp_path / "cache").values.clone()
+    whole = store(tmp_path / "cache") / "whole.bin"
+    whole.write_bytes(bytes(whole.stat().st_size))
+    assert torch.equal(embed(tmp_path / "cache").values, values)
+    assert embed.sizes == []
+
+
+def test_a_process_that_ends_while_it_closes_a_store_has_lost_no_shard(
+    embed: Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(shards, "write_manifest", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            embed(tmp_path / "cache")
+    found = embed(tmp_path / "cache")
+    assert (embed.sizes, len(found)) == ([], 24)
+
+
+def test_a_shard_that_cannot_be_read_back_is_not_left_out_of_the_moments(
+    embed: Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "PAUSE", 0.0)
+    real, failures = shards.read_shard, [2, 10]
+
+    def late(file: Path) -> Any:
+        if file.name == "shard-00001.safetensors" and failures[0] > 0:
+            failures[0] -= 1
+            raise ArtefactError(f"{file} is not there yet")
+        return real(file)
+
+    monkeypatch.setattr(tally, "read_shard", late)
+    found = embed(tmp_path / "a")
+    assert found.moments is not None
+    assert found.moments.count == 24
+    failures[0] = failures[1]
+    with pytest.raises(ArtefactError, match="not there yet"):
+        embed(tmp_path / "b")
+
+
+def test_one_that_mends_a_store_leaves_what_another_has_mended(embed: Embedding, tmp_path: Path) -> None:
+    embed(tmp_path / "cache")
+    folder = store(tmp_path / "cache")
+    assert embed.session.cache.take_back("embed", folder.name, shards.reopen) is None
+    assert shards.broken(folder) == []
 
 
 def test_moments_are_taken_as_the_vectors_come(embed: Embedding, tmp_path: Path) -> None:

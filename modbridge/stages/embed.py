@@ -99,7 +99,7 @@ def _made(session: Session, key: str, label: str, build: Callable[[Path, Path], 
         bad = shards.broken(session.cache.path("embed", key))
         if bad:
             session.talk.say(f"embed: {label}: {', '.join(bad)} cut short or altered; making that again")
-            session.cache.take_back("embed", key, lambda folder, work: shards.reopen(folder, work, bad))
+            session.cache.take_back("embed", key, shards.reopen)
     return session.stage("embed", key, label, build)
 
 

@@ -29,6 +29,8 @@ from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead
 from modbridge.store import shards
 from modbridge.store.tally import Tally
 
+PILE = 256 << 20  # bytes of vectors that wait on the device for their shard to be whole
+
 
 @dataclass(frozen=True)
 class Items:
@@ -171,6 +173,7 @@ class _Shards:
     ) -> None:
         self.session, self.model, self.items, self.side, self.work = session, model, items, side, work
         self.size = int(getattr(model.config, "batch_size", 64))
+        self.local = here is not None
         self.said: list[str] = []
         self.say = self.said.append if here is None else here.say
         self.advance = (lambda count: None) if here is None else here.advance
@@ -182,14 +185,21 @@ class _Shards:
         Raises DataError where the data are not those of the process that asked, or an item cannot be read, SetupError
         where the device has no room for one item.
         """
-        left = list(spans)
-        for span in left:
+        for span in spans:
             if self.items.ends(span.rows) != span.ends:
                 raise DataError(
                     f"{socket.gethostname()} sees other data: of its {len(self.items.distinct)} {self.side} items "
                     f"number {span.rows[0]} to {span.rows[-1]} are not {span.ends[0]!r} to {span.ends[-1]!r}. Give "
                     f"every machine the same data under the same paths."
                 )
+        # The process that asked has looked already at what it asks of itself.
+        standing = {} if self.local else {span.name: shards.whole(self.work, span.name) for span in spans}
+        written = self._written([span for span in spans if standing.get(span.name) is None])
+        for span in spans:
+            note = standing.get(span.name)
+            yield next(written) if note is None else Made(note)
+
+    def _written(self, left: list[Span]) -> Iterator[Made]:
         while left:
             vectors = self._vectors(left)
             try:
@@ -242,6 +252,8 @@ class _Shards:
                 if batch.rows:
                     parts.append(_embedded(model, batch, side, [names[row] for row in batch.rows]))
                     present += batch.rows
+                    if sum(values.nbytes for values, _ in parts if values.device.type != "cpu") > PILE:
+                        parts = [(values.cpu(), mask if mask is None else mask.cpu()) for values, mask in parts]
                 count = len(batch.rows) + len(batch.unread)
                 self.counted += count
                 self.advance(count)
@@ -249,11 +261,18 @@ class _Shards:
             if not parts:
                 none = model.encode([], side)
                 parts = [(none.values, none.mask)]
-            found = torch.cat([values for values, _ in parts]).cpu()
+            found = _on_cpu([values for values, _ in parts])
             masks = [mask for _, mask in parts if mask is not None]
-            mask = torch.cat(masks).cpu() if masks else None
+            mask = _on_cpu(masks) if masks else None
             require_finite(found, [names[row] for row in present], mask)
             yield found, present, unread, mask
+
+
+def _on_cpu(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Batches one after another; copied once where all of them are on the device still."""
+    if len({part.device for part in parts}) == 1:
+        return torch.cat(parts).cpu()
+    return torch.cat([part.cpu() for part in parts])
 
 
 def _embedded(

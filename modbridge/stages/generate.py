@@ -31,9 +31,8 @@ from modbridge.spaces import Embeddings, Port
 from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
-from modbridge.stages.pages import link
 from modbridge.stages.select import unscored_texts
-from modbridge.store.artefact import load_component, load_objectives, read_manifest, write_manifest
+from modbridge.store.artefact import link, load_component, load_objectives, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
 PREDICTIONS = "predictions.jsonl"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,6 @@ pre { background: #f5f5f5; padding: 1rem }
 def inline_png(png: bytes) -> str:
     """A picture as the `src` of an image that needs no other file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def link(source: str, target: str) -> None:
-    """A file under a second name, or a copy of it where the disk knows no such links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def write_text(path: Path, content: str) -> None:

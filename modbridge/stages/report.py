@@ -30,10 +30,11 @@ from modbridge.stages.fit_decoder import decoder_key, fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key, plan_of
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.generate import IMAGES, Generated, generated
-from modbridge.stages.pages import STYLE, inline_png, link, write_json, write_text
+from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.samples import samples_html
 from modbridge.stages.score import references
 from modbridge.stages.select import needs
+from modbridge.store.artefact import link
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, beside, markdown
 

@@ -9,6 +9,8 @@ written. Nothing pickled is ever written.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,14 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
                     f"short or altered. Remove {folder} to make it anew."
                 )
     return dict(manifest)
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """A file under a second name, or a copy of it where the disk knows no such links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -69,15 +69,15 @@ class Cache:
             lock.release()
         return done
 
-    def take_back(self, stage: str, key: str, keep: Callable[[Path, Path], None] = lambda folder, work: None) -> None:
+    def take_back(self, stage: str, key: str, keep: Callable[[Path, Path], bool] = lambda folder, work: True) -> None:
         """Undo a result, so that it is made again; `keep(folder, work)` moves what is still good into `work`, where
-        making it goes on."""
+        making it goes on, and says whether it is to be undone still: another process may have mended it."""
         folder, work = self.path(stage, key), self.root / "work" / f"{stage}-{key}"
         with self._lock(stage, key):
             if folder.exists():
                 work.mkdir(parents=True, exist_ok=True)
-                keep(folder, work)
-                shutil.rmtree(folder)
+                if keep(folder, work):
+                    shutil.rmtree(folder)
 
     def _lock(self, stage: str, key: str) -> FileLock:
         return FileLock(self.root / "locks" / f"{stage}-{key}.lock")

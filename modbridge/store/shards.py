@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from modbridge import room
 from modbridge.errors import ArtefactError
 from modbridge.moments import Moments
-from modbridge.store.artefact import read_manifest, read_tensors, write_manifest
+from modbridge.store.artefact import link, read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import file_hash
 
 INDEX, MOMENTS, SEEN = "index.json", "moments.safetensors", "seen.json"
@@ -51,7 +53,7 @@ def write_shard(
 ) -> Note:
     """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded, in the order of rows; of
     ragged sequences with their mask (m, n)."""
-    part = folder / f".{name}.part"
+    part = _part(folder / name)
     order = torch.tensor(rows, dtype=torch.int64).argsort()
     tensors = {"values": values, "rows": torch.tensor(rows, dtype=torch.int64)} | (
         {} if mask is None else {"mask": mask}
@@ -81,9 +83,10 @@ def close(
     about: Mapping[str, Any],
     moments: Moments | None = None,
 ) -> None:
-    """Move finished shards into their store, with its index, its moments and its manifest."""
+    """Put finished shards into their store, with its index, its moments and its manifest. They stay where they were
+    made as well: a process that ends in here has lost nothing."""
     for name in shards:
-        (work / name).replace(out / name)
+        link(work / name, out / name)
     notes = {name: {"sha256": note.sha256, "unread": note.unread} for name, note in shards.items()}
     (out / INDEX).write_text(json.dumps({**index, "shards": notes}), encoding="utf-8")
     if moments is not None and moments.known:
@@ -118,14 +121,15 @@ def broken(folder: Path) -> list[str]:
     return bad
 
 
-def reopen(folder: Path, work: Path, bad: Sequence[str]) -> None:
-    """Move what is whole of a store back to where it was made, so that making it again makes the rest."""
-    if INDEX in bad:
-        return
-    for name, note in read_index(folder)["shards"].items():
+def reopen(folder: Path, work: Path) -> bool:
+    """Move what is whole of a store back to where it was made, so that making it again makes the rest; False, and
+    nothing is moved, where all of it is whole."""
+    bad = broken(folder)
+    for name, note in read_index(folder)["shards"].items() if bad and INDEX not in bad else ():
         if name not in bad:
             (folder / name).replace(work / name)
             _write_note(work, name, Note(note["sha256"], note["unread"]))
+    return bool(bad)
 
 
 def read_vectors(folder: Path, index: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,16 +168,28 @@ def _read(folder: Path, index: Mapping[str, Any], at: torch.Tensor, name: str, d
         _gather(files, name, at, found)
         return found
     path = folder / WHOLE[name]
-    if not (path.is_file() and path.stat().st_size == count):
-        beside = folder / f".{path.name}.{os.getpid()}.part"
-        try:
-            with beside.open("w+b") as file:
-                room.reserve(file, count, folder)
-            _gather(files, name, at, room.mapped(beside, shape, dtype, shared=True))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    if not _reached_disk(path, count):
+        with FileLock(path.with_suffix(".lock")):  # others that want it wait
+            if not _reached_disk(path, count):
+                for left in folder.glob(f".{path.name}.*.part"):  # by one that was killed
+                    left.unlink()
+                beside = _part(path)
+                with beside.open("w+b") as file:
+                    room.reserve(file, count, folder)
+                    _gather(files, name, at, room.mapped(beside, shape, dtype, shared=True))
+                    os.fsync(file.fileno())
+                beside.replace(path)
+                path.with_suffix(".json").write_text(json.dumps(_stamp(path)), encoding="utf-8")
     return room.mapped(path, shape, dtype)
+
+
+def _reached_disk(path: Path, count: int) -> bool:
+    """Whether a file of `count` bytes is there as it was when all of it had been written out."""
+    try:
+        noted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(noted == _stamp(path) and noted[0] == count)
 
 
 def _gather(files: Sequence[Path], name: str, at: torch.Tensor, out: torch.Tensor) -> None:
@@ -230,11 +246,16 @@ def _stamp(file: Path) -> list[int] | None:
     return [about.st_size, about.st_mtime_ns]
 
 
+def _part(path: Path) -> Path:
+    """Beside a file, while it is written: two writers of one file, of which one is given up for lost, do not meet."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
 def _note(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
 def _write_note(folder: Path, name: str, note: Note) -> None:
-    part = folder / f".{name}.json.part"
+    part = _part(_note(folder, name))
     part.write_text(json.dumps({"sha256": note.sha256, "unread": note.unread}), encoding="utf-8")
     part.replace(_note(folder, name))

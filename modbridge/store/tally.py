@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,8 +10,11 @@ from types import TracebackType
 
 import torch
 
+from modbridge.errors import ArtefactError
 from modbridge.moments import Moments
 from modbridge.store.shards import read_shard
+
+TRIES, PAUSE = 6, 1.0  # seconds between two
 
 
 class Tally:
@@ -26,7 +30,7 @@ class Tally:
         self._there: set[str] = set()
         self._sum: Moments | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moments")
-        self._last: Future[None] | None = None
+        self._taken: list[Future[None]] = []
 
     def __enter__(self) -> Tally:
         return self
@@ -36,18 +40,29 @@ class Tally:
 
     def add(self, name: str) -> None:
         """A shard is whole."""
-        self._last = self._thread.submit(self._take, name)
+        self._taken.append(self._thread.submit(self._take, name))
 
     def moments(self) -> Moments | None:
-        """The sums, once all shards have been added; None for sequences."""
-        if self._last is not None:
-            self._last.result()
+        """The sums, once all shards have been added; None for sequences. Raises ArtefactError for one that cannot be
+        read."""
+        for taken in self._taken:
+            taken.result()
         return self._sum
 
     def _take(self, name: str) -> None:
         self._there.add(name)
         while self._waiting and self._waiting[-1] in self._there:
-            values, rows = read_shard(self.folder / self._waiting.pop())
+            values, rows = self._read(self.folder / self._waiting[-1])
+            self._waiting.pop()
             if values.ndim == 2:
                 part = Moments.of(values, self.times[rows])
                 self._sum = part if self._sum is None else self._sum + part
+
+    def _read(self, file: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        """A shard; one that was written on another machine may take a moment to be seen."""
+        for _ in range(TRIES - 1):
+            try:
+                return read_shard(file)
+            except ArtefactError:
+                time.sleep(PAUSE)
+        return read_shard(file)

@@ -96,4 +96,4 @@ def share_of(config: RayConfig, nodes: Sequence[Mapping[str, float]], tasks: int
             f"Give less (--engine-set cpus_per_worker=N, gpus_per_worker=N), or add nodes (`ray start "
             f"--address=HOST:PORT`)."
         )
-    return Share(min(config.workers or room, tasks), cpus, gpus)
+    return Share(min(config.workers or room, room, tasks), cpus, gpus)

@@ -25,12 +25,12 @@ class RayConfig(EngineConfig):
     """HOST:PORT of the cluster's head; "auto": the cluster that this machine is a node of; "local": one on this machine
     for this run. By default RAY_ADDRESS, or else "auto", or, where there is none, "local"."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """How many workers; by default as many as the nodes have room for."""
+    """At most so many workers; by default as many as the nodes have room for."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default 1 where any node has GPUs, else 0. Below 1 several workers share one."""
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     """Cores of a worker, which are its encoder's threads as well. By default a node's cores are shared out among its
-    GPUs' workers; without GPUs each node is one worker, as many cores wide as the smallest has."""
+    GPUs' workers; without GPUs a worker is as many cores wide as the smallest node has, and larger ones have more."""
     tasks_per_call: Annotated[int, Field(ge=1)] = 4
     """Shards or chunks handed to a worker at a time. With more it reads ahead over more of them; fewer are begun again
     when it is lost."""

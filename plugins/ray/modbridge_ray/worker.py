@@ -7,17 +7,38 @@ import pickle
 import socket
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modbridge import __version__
-from modbridge.errors import ModbridgeError, PluginError, SetupError
+from modbridge.errors import PluginError, SetupError
 
 # What the environment says of plugins and the hub holds in workers as well.
-CARRIED = ("MODBRIDGE_PLUGINS", "MODBRIDGE_DISABLE", "MODBRIDGE_PLUGIN_SECONDS", "HF_HUB_OFFLINE")
+CARRIED = (
+    "MODBRIDGE_PLUGINS",
+    "MODBRIDGE_DISABLE",
+    "MODBRIDGE_PLUGIN_SECONDS",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+)
+# Beside modbridge and its plugins, what decides what they compute.
+DECIDING = ("torch", "transformers", "open-clip-torch")
+
+
+def _versions() -> dict[str, str]:
+    """The versions of modbridge, of every plugin's distribution and of the libraries that decide results."""
+    plugins = {point.dist.name for point in entry_points(group="modbridge") if point.dist is not None}
+    found = {}
+    for name in sorted({"modbridge", *plugins, *DECIDING}):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -28,14 +49,17 @@ class Surroundings:
     environment: dict[str, str] = field(
         default_factory=lambda: {name: os.environ[name] for name in CARRIED if name in os.environ}
     )
-    version: str = __version__
+    versions: dict[str, str] = field(default_factory=_versions)
 
     def enter(self) -> None:
         """Make this process's surroundings the same. Raises SetupError where another modbridge is installed."""
-        if self.version != __version__:
+        here = _versions()
+        if here != self.versions:
+            names = sorted(n for n in {*here, *self.versions} if here.get(n) != self.versions.get(n))
+            found = "; ".join(f"{n} {here.get(n, 'missing')}, not {self.versions.get(n, 'missing')}" for n in names)
             raise SetupError(
-                f"{socket.gethostname()} has modbridge {__version__}, and this run is one of modbridge {self.version}. "
-                f"Install the same version on every node."
+                f"{socket.gethostname()} has other versions than the process that asked: {found}. Install the same on "
+                f"every node."
             )
         os.environ.update(self.environment)
         if Path(self.folder).is_dir():  # where it is not, absolute paths still serve
@@ -65,8 +89,6 @@ class Failed:
 
     def again(self) -> BaseException:
         """What is to be raised where the work was asked for; --debug shows where it came from."""
-        if not isinstance(self.error, ModbridgeError | OSError) or not self.where:
-            return self.error
         self.error.add_note(self.where)
         return self.error
 
@@ -84,13 +106,24 @@ class Worker:
         try:
             if self.work is None:
                 self.surroundings.enter()
-                opened, about = pickle.loads(self.job)
+                opened, about = _unpacked(self.job)
                 self.work = opened(*about)
             results = self.work([pickle.loads(task) for task in batch["task"]])
             for number, result in zip(numbers, results, strict=True):
                 yield _row(number, result)
         except Exception as error:
             yield _row(numbers[0], Failed.of(error))
+
+
+def _unpacked(job: bytes) -> Any:
+    """What is to be done. Raises SetupError where this node lacks the code of it."""
+    try:
+        return pickle.loads(job)
+    except ImportError as error:
+        raise SetupError(
+            f"{socket.gethostname()} lacks what this run is made of ({error}). Install the same plugins and packages "
+            f"on every node."
+        ) from error
 
 
 def _row(number: int, result: Any) -> dict[str, np.ndarray]:
