@@ -178,10 +178,13 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         return fields if self.model is None else {**fields, "model": identity(self.model, self.revision)}
 
     def model_identity(self) -> str:
-        """Whose text encoder it is: names its spaces."""
+        """Whose text encoder it is: names its spaces. Of a small model its settings tell, wherever its weights came
+        from: a finished run is read without `weights`, and its spaces are the same. Keys and the identity of a trained
+        teacher tell two of the same settings apart."""
         if self.model is not None:
             return identity(self.model, self.revision)
-        text = json.dumps(self.key_fields(), sort_keys=True)
+        fields = {name: value for name, value in self.key_fields().items() if name != "weights"}
+        text = json.dumps(fields, sort_keys=True)
         return f"diffusion_teacher/{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from modbridge_vlv.plugin import TINY_TEACHER, TINY_VIT
 from PIL import Image
@@ -84,6 +85,26 @@ def test_one_embedding_is_painted_and_read_out(call: Callable[..., Any], tmp_pat
     again = call("run", config, "--out", tmp_path / "again", toy=False)
     assert again.code == 0
     assert "0 stages done" in again.out + again.err
+
+
+def test_a_run_whose_teacher_came_from_another_run_is_loaded(call: Callable[..., Any], tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", pipeline(decoders={}))
+    done = call("run", first, "--out", tmp_path / "first", toy=False)
+    assert done.code == 0, done.err
+    (own,) = (tmp_path / "first").glob("artefacts/objective-*")
+    teacher = {"type": "diffusion_teacher", "weights": str(own)}
+    config = pipeline(bridge={"type": "soft_context", "teacher": teacher}, decoders={})
+    config["encoder"]["objective"] = teacher
+    done = call("run", write(tmp_path / "second.yaml", config), "--out", tmp_path / "second", toy=False)
+    assert done.code == 0, done.err
+
+    loaded = modbridge.load(tmp_path / "second")
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert isinstance(loaded.caption([picture])[0], str)
+    teachers: list[Any] = [loaded.encoder.context.parts["objective"], modbridge.load(tmp_path / "first").encoder]
+    kept = teachers[0].bundle.unet.state_dict()
+    theirs = teachers[1].context.parts["objective"].bundle.unet.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in kept.items())
 
 
 def test_two_teachers_are_told_apart_by_the_plan(call: Callable[..., Any], tmp_path: Path) -> None:
