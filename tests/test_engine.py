@@ -178,6 +178,7 @@ def test_a_worker_that_sees_other_data(opened: Opened, tmp_path: Path) -> None:
 def test_a_worker_tells_that_it_halved_its_batches(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    session, cell = opened("cache")
     colours: Any = sys.modules[f"modbridge_file_{TOY.stem}"].Colours
     embed = colours.embed
 
@@ -188,7 +189,6 @@ def test_a_worker_tells_that_it_halved_its_batches(
         return found
 
     monkeypatch.setattr(colours, "embed", limited)
-    session, cell = opened("cache")
     spans = [Span("shard-00000.safetensors", range(5), ("000", "004")), Span("b", range(5, 9), ("005", "008"))]
     made = list(open_worker(session, cell, Wanted("image", cell.config.data.train), tmp_path, None, None)(spans))
     assert made[0].said == ("embed image: out of memory on the device; going on with batches of 2",)
@@ -231,3 +231,18 @@ def test_comparisons_share_no_cluster_among_processes(call: Callable[..., Any], 
     found = call("compare", world, "--engine", "ray", "--jobs", "2")
     assert found.code == 1
     assert "--jobs: each of 2 processes would ask the engine 'ray'" in found.err
+
+
+def test_shards_that_stand_are_left_as_they_are(opened: Opened, tmp_path: Path) -> None:
+    session, cell = opened("cache")
+    spans = [
+        Span(f"shard-{n:05d}.safetensors", range(5 * n, 5 * n + 5), (f"{5 * n:03d}", f"{5 * n + 4:03d}"))
+        for n in range(3)
+    ]
+    wanted = Wanted("image", cell.config.data.train)
+    first = list(open_worker(session, cell, wanted, tmp_path, None, None)([spans[0], spans[2]]))
+    stamps = [(tmp_path / span.name).stat().st_mtime_ns for span in (spans[0], spans[2])]
+    again = list(open_worker(session, cell, wanted, tmp_path, None, None)(spans))
+    assert [again[0].note, again[2].note] == [made.note for made in first]
+    assert [(tmp_path / span.name).stat().st_mtime_ns for span in (spans[0], spans[2])] == stamps
+    assert (tmp_path / spans[1].name).is_file()
