@@ -125,18 +125,27 @@ def draw_bundle(config: DiffusionTeacherConfig, tokenizer: Any, seed: int) -> Bu
     }
     unet = {**config.unet, **config.sizes()}
     _known(UNET, config.unet, UNet2DConditionModel.__init__)
-    _known(SCHEDULER, config.scheduler, DDPMScheduler.__init__)
     unet_class: Any = UNet2DConditionModel
-    schedule: Any = DDPMScheduler
+    scheduler = drawn_scheduler(config.scheduler)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Bundle(
             unet=_built(UNET, lambda: unet_class(**unet)),
             codec=PixelUnshuffle(config.codec.factor, config.latent_scale or 1.0),
-            scheduler=_built(SCHEDULER, lambda: schedule(**config.scheduler)),
+            scheduler=scheduler,
             text_encoder=_built(TEXT_ENCODER, lambda: CLIPTextModel(CLIPTextConfig(**text))),
             tokenizer=tokenizer,
         )
+
+
+def drawn_scheduler(settings: dict[str, Any]) -> Any:
+    """The noise schedule of a small model. What it denoises are latents, so they are not clipped unless asked for.
+
+    Raises ConfigError for settings that diffusers does not take.
+    """
+    _known(SCHEDULER, settings, DDPMScheduler.__init__)
+    schedule: Any = DDPMScheduler
+    return _built(SCHEDULER, lambda: schedule(**{"clip_sample": False, **settings}))
 
 
 def _codec(reader: _Reader, scale: float | None) -> Codec:

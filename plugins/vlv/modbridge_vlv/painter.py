@@ -15,6 +15,7 @@ from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.fitting import Fitting, TextVectors
 from modbridge.noise import Draw
 from modbridge.training import derived_seed
+from modbridge_vlv.bundle import drawn_scheduler
 from modbridge_vlv.painter_config import DiffusionPainterConfig
 from modbridge_vlv.pictures import as_bytes
 from modbridge_vlv.teacher import DiffusionTeacher
@@ -29,8 +30,9 @@ class DiffusionPainter(Decoder[DiffusionPainterConfig]):
         teacher = context.parts["teacher"]
         assert isinstance(teacher, DiffusionTeacher)
         self._teacher = teacher
-        if config.scheduler is not None:
-            self._solver(config.scheduler)
+        # Told now, not once everything is trained: a small teacher's noise schedule is known before its weights are.
+        small = teacher.config.model is None
+        self._stepping(drawn_scheduler(teacher.config.scheduler) if small else teacher.bundle.scheduler)
 
     def fit(self, vectors: TextVectors, targets: Sequence[str], fitting: Fitting) -> None:
         """Nothing to learn."""
@@ -40,8 +42,7 @@ class DiffusionPainter(Decoder[DiffusionPainterConfig]):
     ) -> list[Decoded]:
         bundle, side = self._teacher.bundle, self._teacher.resolution // self._teacher.bundle.codec.factor
         # Solvers of several steps remember what they did, so each batch has its own.
-        solver = self.scheduler()
-        solver.set_timesteps(self.config.steps, device=self.device)
+        solver = self._stepping(bundle.scheduler)
         shape = (len(keys), bundle.codec.channels, side, side)
         noise = Draw.of(keys, seed, device=self.device).named("paint").normal(shape[1] * side * side)
         latents = noise.view(shape) * solver.init_noise_sigma
@@ -63,15 +64,39 @@ class DiffusionPainter(Decoder[DiffusionPainterConfig]):
         return [Decoded(key, "", image=picture) for key, picture in zip(keys, pictures, strict=True)]
 
     def scheduler(self) -> Any:
-        """A solver of the model's own noise schedule. Raises ConfigError for settings that it does not have."""
-        own = self._teacher.bundle.scheduler
+        """A solver of the model's own noise schedule. It clips what it takes for the image only where the model's own
+        settings say so: latents, unlike pixels, go beyond 1."""
+        return self._of(self._teacher.bundle.scheduler)
+
+    def _stepping(self, own: Any) -> Any:
+        """A solver of the schedule `own`, about to take its steps. Raises ConfigError where it cannot take them."""
+        solver = self._of(own)
+        try:
+            solver.set_timesteps(self.config.steps, device=self.device)
+        except Exception as error:  # whatever a class of diffusers says to settings and steps that do not fit
+            raise self._refused(type(solver), error) from error
+        return solver
+
+    def _of(self, own: Any) -> Any:
+        """Raises ConfigError for settings that a solver does not have or does not take."""
         kind = type(own) if self.config.scheduler is None else self._solver(self.config.scheduler)
         known = inspect.signature(kind.__init__).parameters
         for name in self.config.scheduler_settings:
             if name not in known:  # diffusers passes over them
                 told = f"{kind.__name__} has no setting {name!r}"
                 raise ConfigError([Problem("scheduler_settings", told, hint=f"it has {', '.join(list(known)[1:])}")])
-        return kind.from_config(own.config, **self.config.scheduler_settings)
+        settings = dict(self.config.scheduler_settings)
+        named = set(own.config) - set(own.config.get("_use_default_values", ()))
+        if "clip_sample" in known and "clip_sample" not in named:
+            settings = {"clip_sample": False, **settings}
+        try:
+            return kind.from_config(own.config, **settings)
+        except Exception as error:
+            raise self._refused(kind, error) from error
+
+    def _refused(self, kind: Any, error: Exception) -> ConfigError:
+        told = f"{kind.__name__} takes no {self.config.steps} steps with {self.config.scheduler_settings}: {error}"
+        return ConfigError([Problem("scheduler_settings", told, hint="see diffusers' page on this class")])
 
     @staticmethod
     def _solver(name: str) -> Any:

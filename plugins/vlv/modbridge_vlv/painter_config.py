@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from modbridge.config.component import Affects, Part
 from modbridge.config.kinds import DecoderConfig, ObjectiveConfig
@@ -53,6 +53,14 @@ class DiffusionPainterConfig(DecoderConfig):
         if "prediction_type" in value:
             raise ValueError("prediction_type is the model's own: what it predicts is not to be chosen")
         return value
+
+    @model_validator(mode="after")
+    def _steps_that_there_are(self) -> DiffusionPainterConfig:
+        assert isinstance(self.teacher, DiffusionTeacherConfig)
+        total = self.scheduler_settings.get("num_train_timesteps", self.teacher.total_steps)
+        if isinstance(total, int) and self.steps > total:
+            raise ValueError(f"steps: {self.steps}, but the teacher knows {total} time steps (num_train_timesteps)")
+        return self
 
     @property
     def makes(self) -> Literal["text", "image"]:

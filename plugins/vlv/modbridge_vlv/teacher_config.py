@@ -198,6 +198,12 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         found = self._text_settings().get("hidden_size")
         return HUB_WIDTHS.get(self.model or "") if found is None else int(found)
 
+    @property
+    def total_steps(self) -> int | None:
+        """How many time steps its noise schedule has; None for a hub's model that is not fetched yet."""
+        found = self.scheduler if self.model is None else settings_of(self.model, self.revision, SCHEDULER)
+        return None if found is None else int(found.get("num_train_timesteps", 1000))
+
     def port(self, side: Side, modality: str, tokens: int) -> Port:
         """Sequences before the text encoder ("tokens") or behind it ("context"): two spaces, though of one shape.
 

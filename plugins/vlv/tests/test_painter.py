@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from modbridge_vlv.bundle import drawn_scheduler
 from modbridge_vlv.painter import DiffusionPainter
+from modbridge_vlv.plugin import TINY_TEACHER
 from modbridge_vlv.teacher import DiffusionTeacher
 
 from modbridge.errors import ConfigError
@@ -100,6 +103,51 @@ def test_schedulers_that_cannot_paint(model: Model) -> None:
         painter_of(model(), scheduler="FlowMatchEulerDiscreteScheduler")
     with pytest.raises(ConfigError, match="the model's own"):
         painter_of(model(), scheduler_settings={"prediction_type": "sample"})
-    painter, _ = painter_of(model(), scheduler_settings={"timestep_spaceing": "trailing"})
     with pytest.raises(ConfigError, match="DDPMScheduler has no setting 'timestep_spaceing'"):
-        painter.scheduler()
+        painter_of(model(), scheduler_settings={"timestep_spaceing": "trailing"})
+
+
+@pytest.mark.parametrize("settings", [{"timestep_spacing": "behind"}, {"beta_schedule": "steep"}])
+def test_values_that_a_scheduler_does_not_take_are_told_when_it_is_built(
+    model: Model, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"DDPMScheduler takes no 4 steps with .*{next(iter(settings.values()))}"):
+        painter_of(model(), scheduler_settings=settings)
+    # A small teacher has no weights yet, but its noise schedule is known.
+    block = {"type": "diffusion_painter", "teacher": TINY_TEACHER, "steps": 4, "scheduler_settings": settings}
+    with pytest.raises(ConfigError, match="DDPMScheduler takes no 4 steps"):
+        build("decoder", block, ports={})
+
+
+def test_more_steps_than_the_teacher_knows(model: Model) -> None:
+    small = {**TINY_TEACHER, "scheduler": {"prediction_type": "sample", "num_train_timesteps": 20}}
+    for teacher, total in ((small, 20), ({"type": "diffusion_teacher", "model": str(model())}, 1000)):
+        build_config("decoder", {"type": "diffusion_painter", "teacher": teacher, "steps": total})
+        with pytest.raises(ConfigError, match=f"steps: {total + 1}, but the teacher knows {total} time steps"):
+            build_config("decoder", {"type": "diffusion_painter", "teacher": teacher, "steps": total + 1})
+
+
+@pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize("own", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler"])
+def test_latents_are_clipped_only_where_the_model_says_so(
+    write: Model, tmp_path: Path, scheduler: str, own: str
+) -> None:
+    folder = write(tmp_path / "model")
+    file = folder / "scheduler" / "scheduler_config.json"
+    settings = {"_class_name": own, "num_train_timesteps": 1000, "prediction_type": "epsilon"}
+    file.write_text(json.dumps(settings))
+    solver = painter_of(folder, scheduler=scheduler)[0].scheduler()
+    solver.set_timesteps(4)
+    latents = torch.full((1, 4, 8, 8), 60.0)
+    found = solver.step(torch.zeros_like(latents), solver.timesteps[-1], latents)
+    assert float(found.pred_original_sample.min()) > 30  # without noise nearly all of it is the image
+
+    asked = painter_of(folder, scheduler=scheduler, scheduler_settings={"clip_sample": True})[0].scheduler()
+    assert asked.config.clip_sample
+    file.write_text(json.dumps({**settings, "clip_sample": True}))
+    assert painter_of(folder, scheduler=scheduler)[0].scheduler().config.clip_sample
+
+
+def test_a_small_teachers_latents_are_not_clipped() -> None:
+    assert not drawn_scheduler({}).config.clip_sample
+    assert drawn_scheduler({"clip_sample": True}).config.clip_sample
