@@ -83,6 +83,13 @@ def test_images_of_files(call: Call, both: Path, tmp_path: Path) -> None:
     files = [Path(line) for line in done.out.splitlines()]
     assert [file.name for file in files] == ["red-0.png", "red-1.png"]
     assert all(near(Image.open(file), COLOURS["red"]) for file in files)
+    before = (tmp_path / "a" / "red.png").read_bytes()
+    refused = call(
+        "caption", "--plugin", TEACHER, "--run", tmp_path / "run", "a/red.png", "--to", "image", "--out", "a"
+    )
+    assert refused.code == 1
+    assert "would be written over" in refused.err
+    assert (tmp_path / "a" / "red.png").read_bytes() == before
     told = call(*asked, "--to", "image", "--out", tmp_path / "painted", "--json").json["rows"]
     assert [row["image"] for row in told] == done.out.splitlines()
     assert "RED" in call(*asked, "--to", "loud").out
@@ -115,6 +122,18 @@ def test_a_decoder_that_does_not_fit_is_told_by_its_name(call: Call, both: Path)
     assert done.code == 1
     assert "decoders.image: 'toy_learner' is trained on centred" in done.err
     assert "decoder:" not in done.err
+
+
+def test_misfits_of_all_decoders_are_told(call: Call, both: Path) -> None:
+    sets = [
+        "augment=identity",
+        "bridge=c3",
+        "evaluate.input=source",
+    ]  # both learn from raw vectors, and get centred ones
+    done = call("check", both, "--plugin", TEACHER, *(flag for one in sets for flag in ("--set", one)))
+    assert done.code == 1
+    assert "decoder: " in done.err
+    assert "decoders.loud: " in done.err
 
 
 def test_what_is_no_image_is_told(call: Call, both: Path) -> None:

@@ -25,6 +25,7 @@ from modbridge.plugins.manager import Plugins
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import fitted_decoder
 from modbridge.stages.fit_encoder import encoder
+from modbridge.stages.fit_objective import objective_key
 from modbridge.store.artefact import load_component, read_manifest
 from modbridge.store.cache import Cache
 from modbridge.talk import Talk
@@ -147,6 +148,15 @@ def test_variants_and_seeds_share_what_their_keys_allow(call: Call, taught: Path
     assert run("--vary", "seed=0,1") == 2
     assert run("--set", "encoder.seed=0", "--vary", "seed=0,1,2") == 2  # pretraining has a seed of its own
     assert run("--set", "encoder.objective.steps=81") == 3
+
+
+def test_cells_with_other_data_have_teachers_of_their_own(opened: Any, taught: Path) -> None:
+    session, cell = opened()
+    sets = ("data.train.path=${paths.data}/world24.jsonl",)
+    other = load_experiment(taught, session.plugins.registry, sets=sets).first
+    for of in (cell, other):
+        key = objective_key(session, of, of.config.encoder.objective)
+        assert [part.fitted_as for part in parts(session, of)] == [key] * 3
 
 
 def test_a_run_killed_while_it_is_trained_goes_on(taught: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from modbridge.config.component import ComponentConfig
-from modbridge.config.kinds import MetricConfig
+from modbridge.config.kinds import MetricConfig, ObjectiveConfig
 from modbridge.config.pipeline import dump
 from modbridge.config.weights import weights_folder
 from modbridge.errors import ModbridgeError, PluginError, SetupError
@@ -25,13 +25,16 @@ from modbridge.store.keys import stable_hash
 
 class Shared:
     """The parts that several components hold (`ComponentConfig.shared`): each is built once for its config, its device
-    and `seed`, which is one for all that hold it.
+    and `seed`, which is one for all that hold it, and where the run trains it for what it is `taught` on (a
+    fingerprint).
 
     `remember`: what keeps them, given a key and what makes one; without it they are kept here.
     """
 
-    def __init__(self, seed: int, remember: Callable[[str, Callable[[], Any]], Any] | None = None) -> None:
-        self.seed, self.remember = seed, remember or self._kept
+    def __init__(
+        self, seed: int, remember: Callable[[str, Callable[[], Any]], Any] | None = None, taught: str = ""
+    ) -> None:
+        self.seed, self.remember, self.taught = seed, remember or self._kept, taught
         self._built: dict[str, Any] = {}
 
     def _kept(self, key: str, make: Callable[[], Any]) -> Any:
@@ -49,7 +52,8 @@ class Shared:
                 found.freeze()
             return found
 
-        key = stable_hash([registry.get(kind, config.type).identity, dump(config), str(device), self.seed])
+        taught = self.taught if isinstance(config, ObjectiveConfig) and config.needs_fit else ""
+        key = stable_hash([registry.get(kind, config.type).identity, dump(config), str(device), self.seed, taught])
         part: Component[Any] = self.remember(f"shared {key}", make)
         return part
 

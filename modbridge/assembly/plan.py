@@ -123,8 +123,8 @@ def _of_another(
     try:
         make_plan(config.with_decoder(name), ports)
     except ConfigError as error:
-        found = [problem for problem in error.problems if problem.path not in {one.path for one in told}]
-        return [replace(p, path=re.sub(r"^decoder\b", f"decoders.{name}", p.path)) for p in found]
+        found = [replace(p, path=re.sub(r"^decoder\b", f"decoders.{name}", p.path)) for p in error.problems]
+        return [problem for problem in found if problem.path not in {one.path for one in told}]
     return []
 
 

@@ -198,9 +198,11 @@ class Session:
             )
         return device
 
-    def build(self, config: ComponentConfig, kind: str, context: BuildContext, *, seed: int | None = None) -> Any:
-        """A component. `seed`: that of the parts that it shares with others, which have this one of all of them."""
-        shared = Shared(context.seed if seed is None else seed, self.remember)
+    def build(
+        self, config: ComponentConfig, kind: str, context: BuildContext, *, seed: int | None = None, taught: str = ""
+    ) -> Any:
+        """A component. `seed`, `taught`: those of the parts that it shares with others (see `Shared`)."""
+        shared = Shared(context.seed if seed is None else seed, self.remember, taught)
         return build_component(config, kind, self.plugins.registry, context, shared)
 
     def guard(self, config: ComponentConfig, kind: str, doing: str) -> AbstractContextManager[None]:

@@ -85,11 +85,21 @@ def command(
 
 
 def _images(decoded: Sequence[Decoded], files: Sequence[str], folder: Path) -> list[str]:
-    """Write the images that were made of files under their names; gives where they are."""
+    """Write the images that were made of files under their names; gives where they are. Raises ConfigError before it
+    would write over one of the files."""
     from PIL import Image
 
-    stems = [Path(file).stem for file in files]
-    names = [stem if stems.count(stem) == 1 else f"{stem}-{i}" for i, stem in enumerate(stems)]
+    stems, names = [Path(file).stem for file in files], list[str]()
+    for i, stem in enumerate(stems):
+        name = stem if stems.count(stem) == 1 else f"{stem}-{i}"
+        while name in names or (name != stem and name in stems):
+            name += "-"
+        names.append(name)
+    given = {Path(file).resolve() for file in files}
+    for name in names:
+        if (folder / f"{name}.png").resolve() in given:
+            message = f"{folder / name}.png is one of the files that are given, and would be written over"
+            raise ConfigError([Problem("--out", message, hint="give another folder")])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one, name in zip(decoded, names, strict=True):

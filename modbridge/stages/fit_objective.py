@@ -37,6 +37,11 @@ def objective_keys(session: Session, cell: Cell, config: ComponentConfig) -> dic
     return {name: objective_key(session, cell, part) for name, part in trained_objectives(config)}
 
 
+def taught_on(session: Session, cell: Cell, config: ComponentConfig) -> str:
+    """The fingerprint of what the trained objectives inside a component are taught on; empty where there are none."""
+    return session.fingerprint(cell.config.data.pretraining) if any(trained_objectives(config)) else ""
+
+
 def objective_key(session: Session, cell: Cell, config: ObjectiveConfig) -> str:
     """What decides a trained objective: its fields and revision, the data, the seed. One that is taken from an artefact
     keeps the key that it was trained under."""
