@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from modbridge.errors import ArtefactError, ConfigError, ModbridgeError
+from modbridge.errors import ArtefactError, ConfigError, ModbridgeError, Problem
 from modbridge.hub import from_hub
 from modbridge.media import load_image
 from modbridge_vlv.layout import folder_of
@@ -88,6 +88,33 @@ def drawn(build: Callable[[Any], Any], settings: Mapping[str, Any], seed: int) -
             return build(config).eval()
     except Exception as error:  # whatever transformers and torch say to settings that do not fit
         raise ConfigError(f"the small model cannot be built: {type(error).__name__}: {error}") from error
+
+
+def vision_side(network: Any) -> Any:
+    """A vision model as it is; of one of images and texts (CLIP, SigLIP) its vision model alone, built as its settings
+    alone build it, so that an artefact's settings give the same names of weights.
+
+    Raises ConfigError where there is none.
+    """
+    if getattr(network.config, "vision_config", None) is None:
+        return network
+    tower = getattr(network, "vision_model", None)
+    if tower is None:
+        raise no_vision_model(network, "it is of images and texts and has no vision_model")
+    auto: Any = AutoModel
+    try:
+        with torch.random.fork_rng(devices=[]):
+            alone = auto.from_config(network.config.vision_config).float()
+    except ValueError as error:  # AutoModel knows no model of these settings
+        raise no_vision_model(network, str(error)) from error
+    getattr(alone, "vision_model", alone).load_state_dict(tower.state_dict())
+    return alone.eval()
+
+
+def no_vision_model(network: Any, told: str) -> ConfigError:
+    """A backbone that images alone cannot be put through."""
+    found = f"a {type(network).__name__}, through which images alone cannot go: {told}"
+    return ConfigError([Problem("backbone", found, hint="name a vision model (ViT, DINOv2, ConvNeXt), CLIP or SigLIP")])
 
 
 def shape_kept(build: Callable[[Any], Any], folder: Path) -> Any:

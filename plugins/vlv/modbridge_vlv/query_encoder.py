@@ -8,10 +8,20 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from modbridge.errors import ArtefactError, ConfigError, Problem
+from modbridge.errors import ConfigError, Problem
 from modbridge.interfaces.component import BuildContext
 from modbridge.training import derived_seed
-from modbridge_vlv.pretrained import CONFIG_FOLDER, Named, Prepare, drawn, processed, shape_kept, small_prepare
+from modbridge_vlv.pretrained import (
+    CONFIG_FOLDER,
+    Named,
+    Prepare,
+    drawn,
+    no_vision_model,
+    processed,
+    shape_kept,
+    small_prepare,
+    vision_side,
+)
 from modbridge_vlv.queries import QueryReader
 from modbridge_vlv.query_encoder_config import QueryEncoderConfig
 from modbridge_vlv.taught import TaughtEncoder
@@ -59,9 +69,9 @@ class QueryEncoder(TaughtEncoder[QueryEncoderConfig]):
         if self._kept is not None:
             return shape_kept(AutoModel.from_config, self._kept)  # its weights follow
         if isinstance(self.config.backbone, str):
-            return Named(self.config.backbone, self.config.revision).network(AutoModel)
+            return vision_side(Named(self.config.backbone, self.config.revision).network(AutoModel))
         seed = derived_seed("query_encoder backbone", self.context.seed)
-        return drawn(AutoModel.from_config, self.config.backbone, seed)
+        return vision_side(drawn(AutoModel.from_config, self.config.backbone, seed))
 
     def _preparing(self) -> Prepare:
         backbone, revision = self.config.backbone, self.config.revision
@@ -87,7 +97,10 @@ class QueryEncoder(TaughtEncoder[QueryEncoderConfig]):
         say. Weights that its last states do not depend on (a pooler's) are not trained."""
         side = getattr(self.backbone.config, "image_size", None)
         shape = tuple(side) if isinstance(side, list | tuple) else (side or _PROBE,) * 2
-        states = self._states(torch.zeros(1, 3, *shape, device=self.device))
+        try:
+            states = self._states(torch.zeros(1, 3, *shape, device=self.device))
+        except (TypeError, ValueError) as error:  # what forward() says that takes no pixels, or asks for words too
+            raise no_vision_model(self.backbone, str(error)) from error
         if states.requires_grad:
             torch.autograd.backward(states.sum())
             for parameter in self.backbone.parameters():
@@ -99,9 +112,6 @@ class QueryEncoder(TaughtEncoder[QueryEncoderConfig]):
         """The backbone's last states as a sequence (B, T, W)."""
         found = getattr(self.backbone(pixel_values=pixels), "last_hidden_state", None)
         if found is None:
-            raise ArtefactError(
-                f"the backbone {type(self.backbone).__name__} gives no last_hidden_state. Expected a vision model "
-                f"alone, not one of images and texts."
-            )
+            raise no_vision_model(self.backbone, "it gives no last_hidden_state")
         states: torch.Tensor = found.flatten(2).transpose(1, 2) if found.ndim == 4 else found
         return states

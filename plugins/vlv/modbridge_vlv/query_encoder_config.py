@@ -20,8 +20,9 @@ class QueryEncoderConfig(TaughtEncoderConfig):
 
     type: Literal["query_encoder"] = "query_encoder"
     backbone: str | dict[str, Any] = Field(
-        description="a vision model that transformers' AutoModel reads: an id on the hub, a local folder, or a small "
-        "one's settings with its model_type ({model_type: vit, hidden_size: 64, ...})"
+        description="a vision model that transformers' AutoModel reads, or CLIP or SigLIP, of which the vision model "
+        "is taken: an id on the hub, a local folder, or a small one's settings with its model_type ({model_type: vit, "
+        "hidden_size: 64, ...})"
     )
     revision: str | None = Field(default=None, description="a commit, tag or branch of the backbone on the hub")
     freeze_backbone: bool = Field(

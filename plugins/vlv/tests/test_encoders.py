@@ -12,7 +12,17 @@ import torch
 from modbridge_vlv.plugin import TINY_FLORENCE, TINY_TEACHER, TINY_VIT
 from modbridge_vlv.taught import TaughtEncoder
 from modbridge_vlv.teacher import DiffusionTeacher
-from transformers import CLIPImageProcessor, Florence2Config, Florence2ForConditionalGeneration, ViTConfig, ViTModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    SiglipConfig,
+    SiglipModel,
+    ViTConfig,
+    ViTModel,
+)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modbridge.assembly.build import build_component
@@ -198,6 +208,48 @@ def test_a_convolutional_backbone(model: Model, images: list[Any]) -> None:
     }
     encoder = built(query_encoder(model(), backbone={**settings, "layer_type": "basic"}))
     assert encoder.encode(images, "image").values.shape == (6, 4, 16)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_of_a_model_of_images_and_texts_the_vision_model_is_taken(
+    model: Model, images: list[Any], tmp_path: Path, kind: str
+) -> None:
+    kinds: Any = {"clip": (CLIPConfig, CLIPModel), "siglip": (SiglipConfig, SiglipModel)}
+    settings, network = kinds[kind]
+    side = {name: value for name, value in TINY_VIT.items() if name != "model_type"}
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        both = network(settings(vision_config=side, text_config={**text, "vocab_size": 20})).eval()
+    origin = tmp_path / "both"
+    both.save_pretrained(origin)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(origin)
+    config = build_config("encoder", query_encoder(model(), backbone=str(origin)))
+    registry = Plugins.discover().registry
+    encoder: Any = build_component(config, "encoder", registry, BuildContext())
+    pixels = torch.stack([encoder.prepare(item, "image") for item in images])
+    with torch.no_grad():
+        expected = both.vision_model(pixel_values=pixels).last_hidden_state
+        assert torch.allclose(encoder.backbone(pixel_values=pixels).last_hidden_state, expected, atol=1e-6)
+    encoder.fit(Images(images), MemoryFitting())
+
+    save_component(encoder, tmp_path / "kept", {"kind": "encoder", "type": "query_encoder"})
+    origin.rename(tmp_path / "gone")
+    again = build_component(config, "encoder", registry, BuildContext(seed=1, artefact=tmp_path / "kept"))
+    load_component(again, tmp_path / "kept")
+    assert torch.equal(again.encode(images, "image").values, encoder.encode(images, "image").values)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {**TINY_FLORENCE, "model_type": "florence2"},
+        {"model_type": "bert", "image_size": 16, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
+    ],
+)
+def test_backbones_that_images_alone_cannot_go_through(model: Model, backbone: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="through which images alone cannot go"):
+        built(query_encoder(model(), backbone=backbone))
 
 
 def test_a_pretrained_florence_trains_its_language_model_alone(model: Model, images: list[Any], tmp_path: Path) -> None:
