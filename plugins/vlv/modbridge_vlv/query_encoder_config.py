@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from modbridge.config.component import Purpose
+from modbridge.spaces import Port
 from modbridge_vlv.layout import check_name, folder_of, identity
 from modbridge_vlv.taught_config import TaughtEncoderConfig
 
@@ -42,13 +43,19 @@ class QueryEncoderConfig(TaughtEncoderConfig):
 
     @model_validator(mode="after")
     def _pretrained_or_not(self) -> QueryEncoderConfig:
-        if isinstance(self.backbone, str):
-            folder_of(self.backbone)
-        elif self.freeze_backbone or self.revision is not None:
+        if isinstance(self.backbone, dict) and (self.freeze_backbone or self.revision is not None):
             raise ValueError(
                 "freeze_backbone and revision are for pretrained backbones; this one is drawn at random and trained"
             )
         return self
+
+    def emits(self, modality: str) -> Port:
+        """As of every encoder that a teacher teaches. Raises DataError for a backbone's folder that is not there: a run
+        asks this before anything is trained, and a finished one, whose artefact holds the trained backbone, does not.
+        """
+        if isinstance(self.backbone, str):
+            folder_of(self.backbone)
+        return super().emits(modality)
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but a folder counts by its files' content, not by its name."""

@@ -20,8 +20,6 @@ from transformers import (
     Florence2ForConditionalGeneration,
     SiglipConfig,
     SiglipModel,
-    ViTConfig,
-    ViTModel,
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -83,15 +81,9 @@ def teacher_of(encoder: TaughtEncoder[Any]) -> DiffusionTeacher:
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vit(tmp_path_factory: pytest.TempPathFactory, write_vit: Callable[[Path], Path]) -> Path:
     """A pretrained vision backbone's folder."""
-    folder = tmp_path_factory.mktemp("vit")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        settings = {name: value for name, value in TINY_VIT.items() if name != "model_type"}
-        ViTModel(ViTConfig(**settings)).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    return write_vit(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.mark.parametrize("make", [query_encoder, florence])
@@ -182,12 +174,13 @@ def test_a_trained_backbone_is_loaded_without_the_one_it_came_from(
 ) -> None:
     origin = Path(shutil.copytree(vit, tmp_path / "origin"))
     config = build_config("encoder", query_encoder(model(), backbone=str(origin)))
+    ports = {modality: config.emits(modality) for modality in config.modalities}
     registry = Plugins.discover().registry
-    encoder = build_component(config, "encoder", registry, BuildContext())
+    encoder = build_component(config, "encoder", registry, BuildContext(ports=ports))
     encoder.fit(Images(images), MemoryFitting())
     save_component(encoder, tmp_path / "kept", {"kind": "encoder", "type": "query_encoder"})
     origin.rename(tmp_path / "gone")
-    again = build_component(config, "encoder", registry, BuildContext(seed=1, artefact=tmp_path / "kept"))
+    again = build_component(config, "encoder", registry, BuildContext(seed=1, ports=ports, artefact=tmp_path / "kept"))
     load_component(again, tmp_path / "kept")
     assert torch.equal(again.encode(images, "image").values, encoder.encode(images, "image").values)
 
@@ -225,8 +218,9 @@ def test_of_a_model_of_images_and_texts_the_vision_model_is_taken(
     both.save_pretrained(origin)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(origin)
     config = build_config("encoder", query_encoder(model(), backbone=str(origin)))
+    ports = {modality: config.emits(modality) for modality in config.modalities}
     registry = Plugins.discover().registry
-    encoder: Any = build_component(config, "encoder", registry, BuildContext())
+    encoder: Any = build_component(config, "encoder", registry, BuildContext(ports=ports))
     pixels = torch.stack([encoder.prepare(item, "image") for item in images])
     with torch.no_grad():
         expected = both.vision_model(pixel_values=pixels).last_hidden_state
@@ -235,7 +229,7 @@ def test_of_a_model_of_images_and_texts_the_vision_model_is_taken(
 
     save_component(encoder, tmp_path / "kept", {"kind": "encoder", "type": "query_encoder"})
     origin.rename(tmp_path / "gone")
-    again = build_component(config, "encoder", registry, BuildContext(seed=1, artefact=tmp_path / "kept"))
+    again = build_component(config, "encoder", registry, BuildContext(seed=1, ports=ports, artefact=tmp_path / "kept"))
     load_component(again, tmp_path / "kept")
     assert torch.equal(again.encode(images, "image").values, encoder.encode(images, "image").values)
 
@@ -316,7 +310,6 @@ def test_items_that_are_no_images(model: Model, images: list[Any]) -> None:
     [
         ({"freeze_backbone": True}, "for pretrained backbones"),
         ({"backbone": {"hidden_size": 8}}, "model_type"),
-        ({"backbone": "./nowhere"}, "no such folder"),
         ({"backbone": "not a name"}, "an id on the hub"),
         ({"objective": {"type": "diffusion_painter"}}, "no such objective"),
     ],
@@ -324,6 +317,12 @@ def test_items_that_are_no_images(model: Model, images: list[Any]) -> None:
 def test_configs_that_cannot_be(model: Model, changes: dict[str, Any], told: str) -> None:
     with pytest.raises((ConfigError, DataError), match=told):
         build_config("encoder", query_encoder(model(), **changes))
+
+
+def test_a_backbones_folder_that_is_not_there_is_told_by_the_plan(model: Model) -> None:
+    config = build_config("encoder", query_encoder(model(), backbone="./nowhere"))
+    with pytest.raises(DataError, match="no such folder"):
+        config.emits("image")
 
 
 def test_heads_that_cannot_share_the_backbones_states(model: Model) -> None:

@@ -107,6 +107,24 @@ def test_a_run_whose_teacher_came_from_another_run_is_loaded(call: Callable[...,
     assert all(torch.equal(value, theirs[name]) for name, value in kept.items())
 
 
+def test_a_finished_run_needs_no_backbone_that_it_has_trained(
+    call: Callable[..., Any], tmp_path: Path, write_vit: Callable[[Path], Path]
+) -> None:
+    origin = write_vit(tmp_path / "vit")
+    config = pipeline(decoders={})
+    config["encoder"]["backbone"] = str(origin)
+    path = write(tmp_path / "vlv.yaml", config)
+    done = call("run", path, "--out", tmp_path / "out", toy=False)
+    assert done.code == 0, done.err
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    before = modbridge.load(tmp_path / "out").encode([picture])
+    origin.rename(tmp_path / "gone")
+    assert torch.equal(modbridge.load(tmp_path / "out").encode([picture]).values, before.values)
+    told = call("check", path, toy=False)
+    assert told.code == 1
+    assert "no such folder" in told.out + told.err
+
+
 def test_two_teachers_are_told_apart_by_the_plan(call: Callable[..., Any], tmp_path: Path) -> None:
     other = {**TEACHER, "timesteps": "uniform"}
     config = write(tmp_path / "vlv.yaml", pipeline(bridge={"type": "soft_context", "teacher": other}))
