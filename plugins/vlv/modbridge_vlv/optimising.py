@@ -15,6 +15,8 @@ from modbridge_vlv.training_config import TrainConfig
 Loss = Callable[[Sequence[int], Draw], torch.Tensor]
 """The loss (B,) of each of the items in these rows."""
 
+_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
+
 
 def optimise(
     label: str,
@@ -26,7 +28,11 @@ def optimise(
     device: torch.device,
 ) -> None:
     """Train in place those parameters of `modules` that require gradients; each item has its own loss, so several
-    processes can divide a batch. Raises DataError if there are no items."""
+    processes can divide a batch. Batch normalisation would make it depend on the others: it stays in evaluation mode,
+    with the mean and variance that it came with (0 and 1 in a network drawn from nothing), its weights trained.
+
+    Raises DataError if there are no items.
+    """
     if not keys:
         raise DataError(f"{label}: there are no images to be trained on.")
     optimiser = torch.optim.AdamW(
@@ -36,7 +42,11 @@ def optimise(
         weight_decay=config.weight_decay,
     )
 
+    norms = [part for module in modules.values() for part in module.modules() if isinstance(part, _BATCH_NORMS)]
+
     def step_loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+        for norm in norms:
+            norm.eval()
         listed = rows.tolist()
         draw = Draw.of([keys[row] for row in listed], fitting.seed, epoch, device=device)
         return loss(listed, draw).mean()
