@@ -9,7 +9,7 @@ import torch
 from modbridge.errors import DataError
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
-from modbridge.training import Batches, train, warmup_then
+from modbridge.training import Batches, derived_seed, train, warmup_then
 from modbridge_vlv.training_config import TrainConfig
 
 Loss = Callable[[Sequence[int], Draw], torch.Tensor]
@@ -31,6 +31,9 @@ def optimise(
     processes can divide a batch. Batch normalisation would make it depend on the others: it stays in evaluation mode,
     with the mean and variance that it came with (0 and 1 in a network drawn from nothing), its weights trained.
 
+    What is drawn for an item follows from the run's seed, `label`, the epoch and its key, so that a teacher and the
+    encoder that it teaches draw nothing alike.
+
     Raises DataError if there are no items.
     """
     if not keys:
@@ -42,20 +45,21 @@ def optimise(
         weight_decay=config.weight_decay,
     )
 
+    seed = derived_seed(label, fitting.seed)
     norms = [part for module in modules.values() for part in module.modules() if isinstance(part, _BATCH_NORMS)]
 
     def step_loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
         for norm in norms:
             norm.eval()
         listed = rows.tolist()
-        draw = Draw.of([keys[row] for row in listed], fitting.seed, epoch, device=device)
+        draw = Draw.of([keys[row] for row in listed], seed, epoch, device=device)
         return loss(listed, draw).mean()
 
     train(
         label,
         modules=modules,
         optimiser=optimiser,
-        batches=Batches(len(keys), config.batch_size, fitting.seed),
+        batches=Batches(len(keys), config.batch_size, seed),
         steps=config.steps,
         loss=step_loss,
         fitting=fitting,
