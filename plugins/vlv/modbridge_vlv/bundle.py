@@ -28,6 +28,7 @@ from modbridge_vlv.layout import (
     settings_of,
     width_problem,
 )
+from modbridge_vlv.pretrained import known_settings
 from modbridge_vlv.teacher_config import DiffusionTeacherConfig
 
 
@@ -125,6 +126,7 @@ def draw_bundle(config: DiffusionTeacherConfig, tokenizer: Any, seed: int) -> Bu
     }
     unet = {**config.unet, **config.sizes()}
     _known(UNET, config.unet, UNet2DConditionModel.__init__)
+    known_settings(TEXT_ENCODER, config.text_encoder or {}, CLIPTextConfig())
     unet_class: Any = UNet2DConditionModel
     scheduler = drawn_scheduler(config.scheduler)
     with torch.random.fork_rng(devices=[]):

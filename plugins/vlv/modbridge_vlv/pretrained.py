@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
 
 from modbridge.errors import ArtefactError, ConfigError, ModbridgeError, Problem
 from modbridge.hub import from_hub
@@ -78,16 +78,40 @@ def small_prepare(side: int) -> Prepare:
 def drawn(build: Callable[[Any], Any], settings: Mapping[str, Any], seed: int) -> Any:
     """A model of transformers by its settings, of which `model_type` says the kind; weights drawn from `seed`.
 
-    Raises ConfigError for settings that transformers cannot build.
+    Raises ConfigError for settings that transformers does not know or cannot build.
     """
     try:
+        known_settings("the small model", settings, AutoConfig.for_model(settings["model_type"]))
         given = {name: value for name, value in settings.items() if name != "model_type"}
         config = AutoConfig.for_model(settings["model_type"], **given)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build(config).eval()
+    except ConfigError:
+        raise
     except Exception as error:  # whatever transformers and torch say to settings that do not fit
         raise ConfigError(f"the small model cannot be built: {type(error).__name__}: {error}") from error
+
+
+_NO_SETTING_OF_ITS_OWN = ("image_size",)  # what our images are resized to; some backbones take any
+
+
+def known_settings(told: str, settings: Mapping[str, Any], default: Any) -> None:
+    """transformers takes unknown settings without a word. Raises ConfigError for those that `default`, the kind's
+    default config, does not have; in blocks of settings (`vision_config`) too."""
+    known = set(default.to_dict()) | set(default.attribute_map)
+    unknown = sorted(set(settings) - known - set(_NO_SETTING_OF_ITS_OWN))
+    if unknown:
+        raise ConfigError(
+            f"{told}: transformers' {type(default).__name__} knows no setting {', '.join(unknown)}; it knows "
+            f"{', '.join(sorted(known))}."
+        )
+    for name, block in settings.items():
+        inner = getattr(default, name, None)
+        if isinstance(block, Mapping) and isinstance(inner, PretrainedConfig):
+            kind = block.get("model_type", inner.model_type)
+            same = kind == inner.model_type
+            known_settings(f"{told}, {name}", block, inner if same else AutoConfig.for_model(kind))
 
 
 def vision_side(network: Any) -> Any:

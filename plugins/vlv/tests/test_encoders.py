@@ -325,6 +325,17 @@ def test_a_backbones_folder_that_is_not_there_is_told_by_the_plan(model: Model) 
         config.emits("image")
 
 
+def test_settings_of_small_models_that_the_library_does_not_know(model: Model) -> None:
+    with pytest.raises(ConfigError, match=r"ViTConfig knows no setting hiden_size; .*hidden_size"):
+        built(query_encoder(model(), backbone={**TINY_VIT, "hiden_size": 16}))
+    words = {**TINY_FLORENCE["text_config"], "d_modle": 16}
+    with pytest.raises(ConfigError, match=r"text_config: .*BartConfig knows no setting d_modle"):
+        built(florence(model(), model={**TINY_FLORENCE, "text_config": words}))
+    # Names that stand for another are settings too.
+    words = {("num_hidden_layers" if k == "encoder_layers" else k): v for k, v in TINY_FLORENCE["text_config"].items()}
+    built(florence(model(), model={**TINY_FLORENCE, "text_config": words}))
+
+
 def test_heads_that_cannot_share_the_backbones_states(model: Model) -> None:
     with pytest.raises(ConfigError, match="16 wide, which 3 heads"):
         built(query_encoder(model(), heads=3))

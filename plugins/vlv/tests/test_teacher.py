@@ -178,3 +178,6 @@ def test_settings_that_the_libraries_do_not_know() -> None:
     unet = {**TINY_TEACHER["unet"], "layers_per_blok": 2}
     with pytest.raises(ConfigError, match="no setting layers_per_blok"):
         teacher_of({**TINY_TEACHER, "unet": unet}).fit(Pictures(4), MemoryFitting())
+    words = {**TINY_TEACHER["text_encoder"], "num_hiden_layers": 2}
+    with pytest.raises(ConfigError, match=r"text_encoder: .*no setting num_hiden_layers"):
+        teacher_of({**TINY_TEACHER, "text_encoder": words}).fit(Pictures(4), MemoryFitting())
