@@ -82,6 +82,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_vlv.teacher_config:DiffusionTeacherConfig",
             impl="modbridge_vlv.teacher:DiffusionTeacher",
             summary="A frozen text-to-image model: how well it denoises an image that it is told of (VLV).",
+            revision=2,
             example=TINY_TEACHER,
         )
     )
@@ -92,6 +93,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_vlv.query_encoder_config:QueryEncoderConfig",
             impl="modbridge_vlv.query_encoder:QueryEncoder",
             summary="Learned queries over any vision backbone, taught by a text-to-image model on images alone.",
+            revision=2,
             example_from="modbridge_vlv.examples:query_encoder",
         )
     )
@@ -102,6 +104,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_vlv.florence2_query_config:Florence2QueryConfig",
             impl="modbridge_vlv.florence2_query:Florence2Query",
             summary="VLV's own encoder (NeurIPS 2025): Florence-2 with learned queries in the place of words.",
+            revision=2,
             example_from="modbridge_vlv.examples:florence2_query",
         )
     )
@@ -122,6 +125,7 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge_vlv.painter_config:DiffusionPainterConfig",
             impl="modbridge_vlv.painter:DiffusionPainter",
             summary="Paints images of what the teacher's text encoder says, with classifier-free guidance.",
+            revision=2,
             example_from="modbridge_vlv.examples:diffusion_painter",
         )
     )
