@@ -52,7 +52,7 @@ class Florence2QueryConfig(TaughtEncoderConfig):
         return self
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but a folder counts by its files' content, not by its name."""
+        """As for every component, but a folder counts by its own name and its files, wherever it lies."""
         fields = super().key_fields(*purposes)
         return fields if isinstance(self.model, dict) else {**fields, "model": self.model_identity()}
 

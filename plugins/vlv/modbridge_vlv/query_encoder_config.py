@@ -58,7 +58,7 @@ class QueryEncoderConfig(TaughtEncoderConfig):
         return super().emits(modality)
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but a folder counts by its files' content, not by its name."""
+        """As for every component, but a folder counts by its own name and its files, wherever it lies."""
         fields = super().key_fields(*purposes)
         return fields if isinstance(self.backbone, dict) else {**fields, "backbone": self.backbone_identity()}
 

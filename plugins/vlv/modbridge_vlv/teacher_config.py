@@ -173,7 +173,7 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         return self.port("tokens", "image", self.longest)
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but a folder counts by its files' content, not by its name."""
+        """As for every component, but a folder counts by its own name and its files, wherever it lies."""
         fields = super().key_fields(*purposes)
         return fields if self.model is None else {**fields, "model": identity(self.model, self.revision)}
 
