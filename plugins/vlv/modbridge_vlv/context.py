@@ -15,6 +15,9 @@ import torch
 
 from modbridge.errors import DataError
 
+# One for all encoders, since a ContextVar of an instance's own could not be pickled (for a DataLoader's workers).
+_READ: ContextVar[tuple[SoftTokens, torch.Tensor] | None] = ContextVar("soft tokens that are read", default=None)
+
 
 class SoftTokens:
     """A CLIP text encoder of transformers that reads vectors (B, n, D) as well as ids (B, n).
@@ -24,7 +27,6 @@ class SoftTokens:
 
     def __init__(self, text_encoder: torch.nn.Module) -> None:
         self.text_encoder = text_encoder
-        self._soft: ContextVar[torch.Tensor | None] = ContextVar("soft tokens", default=None)
         self.embedding.register_forward_hook(self._answer)
 
     @property
@@ -68,12 +70,12 @@ class SoftTokens:
                 f"(max_position_embeddings). Take fewer."
             )
         ids = torch.zeros(soft.shape[:2], dtype=torch.long, device=soft.device)
-        token = self._soft.set(soft)
+        token = _READ.set((self, soft))
         try:
             return self.states(ids)
         finally:
-            self._soft.reset(token)
+            _READ.reset(token)
 
     def _answer(self, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        soft = self._soft.get()
-        return output if soft is None else soft.to(output.dtype)
+        read = _READ.get()
+        return read[1].to(output.dtype) if read is not None and read[0] is self else output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,24 @@ class Named:
             raise ArtefactError(f"model {self.name}: {kind.__name__} cannot load it: {error}") from error
 
 
+# What prepares images can be pickled, so that a DataLoader's workers can be spawned with it.
 def processed(processor: Any) -> Prepare:
     """Images through an image processor of transformers."""
+    return partial(_processed, processor)
 
-    def prepare(item: Any) -> torch.Tensor:
-        pixels: torch.Tensor = processor(images=load_image(item), return_tensors="pt")["pixel_values"][0]
-        return pixels
 
-    return prepare
+def _processed(processor: Any, item: Any) -> torch.Tensor:
+    pixels: torch.Tensor = processor(images=load_image(item), return_tensors="pt")["pixel_values"][0]
+    return pixels
 
 
 def small_prepare(side: int) -> Prepare:
     """Images for a small model: the square in their middle, in -1..1."""
-    return lambda item: signed(square(item, side))
+    return partial(_small, side)
+
+
+def _small(side: int, item: Any) -> torch.Tensor:
+    return signed(square(item, side))
 
 
 def drawn(build: Callable[[Any], Any], settings: Mapping[str, Any], seed: int) -> Any:

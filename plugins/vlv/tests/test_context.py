@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,3 +67,20 @@ def test_what_the_encoder_does_not_take(encoder: torch.nn.Module) -> None:
         soft(torch.zeros(1, 11, 16))
     with pytest.raises(DataError, match=r"\(B, n, 16\)"):
         soft(torch.zeros(1, 4, 8))
+
+
+def test_two_encoders_do_not_take_each_others_soft_tokens(encoder: torch.nn.Module) -> None:
+    soft, other = SoftTokens(encoder), SoftTokens(copy.deepcopy(encoder))
+    ids, z = torch.arange(6)[None], torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(3))
+    asked: list[torch.Tensor] = []
+    # Whoever reads ids by another encoder while this one reads soft tokens is given what ids give.
+    encoder.register_forward_pre_hook(lambda *_: asked.append(other.states(ids)))
+    with torch.no_grad():
+        soft(z)
+        assert torch.equal(asked[0], other.states(ids))
+
+
+def test_it_can_be_pickled(encoder: torch.nn.Module) -> None:
+    soft, z = SoftTokens(encoder), torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(3))
+    again = pickle.loads(pickle.dumps(soft))
+    assert torch.equal(again(z), soft(z))

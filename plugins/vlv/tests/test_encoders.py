@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_gradients_reach_every_trained_part(model: Model, images: list[Any], mak
     queries = next(p for m in encoder.modules().values() for n, p in m.named_parameters() if n == "queries")
     assert queries.grad is not None
     assert float(queries.grad.abs().min(dim=1).values.max()) > 0
+
+
+@pytest.mark.parametrize("backbone", ["drawn", "pretrained"])
+def test_spawned_workers_prepare_items(model: Model, vit: Path, images: list[Any], backbone: str) -> None:
+    encoder = built(query_encoder(model(), **({} if backbone == "drawn" else {"backbone": str(vit)})))
+    again = pickle.loads(pickle.dumps(encoder))
+    assert torch.equal(again.prepare(images[0], "image"), encoder.prepare(images[0], "image"))
+    assert torch.equal(again.prepare("a red circle", "text"), encoder.prepare("a red circle", "text"))
 
 
 def test_learning_lowers_the_loss_that_it_is_taught_by(model: Model, images: list[Any]) -> None:
