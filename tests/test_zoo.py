@@ -46,7 +46,7 @@ def test_every_bridge_is_in_it(name: str) -> None:
     registry = Plugins.discover(environ={}).registry
     experiment = load_experiment(ZOO / f"{name}.yaml", registry)
     assert not experiment.misfits
-    # Diffusion-Link is compared in configs/diffusion_link/, with its ablations, on the same vectors; soft_context carries
+    # Diffusion-Link is compared in configs/diffusion_link/, with its ablations, on the same vectors; soft_context takes
     # sequences on their way, and no vectors across the gap.
     assert set(registry.names("bridge")) - {"diffusion_link", "soft_context"} <= bridges(experiment)
 
