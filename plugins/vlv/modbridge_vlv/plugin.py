@@ -32,7 +32,7 @@ TINY_TEACHER: dict[str, Any] = {
     "timesteps": "high",
     "latent_scale": 0.5,
 }
-TINY_TRAIN = {"steps": 12, "batch_size": 32, "lr": 3e-3}
+TINY_TRAIN = {"steps": 60, "batch_size": 32, "lr": 3e-3}
 TINY_VIT: dict[str, Any] = {
     "model_type": "vit",
     "image_size": 16,
