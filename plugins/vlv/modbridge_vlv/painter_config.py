@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modbridge.config.component import Affects, Part
-from modbridge.config.kinds import DecoderConfig, ObjectiveConfig
+from modbridge.config.component import Affects
+from modbridge.config.kinds import DecoderConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
-from modbridge_vlv.teacher_config import DiffusionTeacherConfig
+from modbridge_vlv.teacher_config import DiffusionTeacherConfig, TeacherPart
 
 
 class DiffusionPainterConfig(DecoderConfig):
@@ -21,9 +21,7 @@ class DiffusionPainterConfig(DecoderConfig):
     """
 
     type: Literal["diffusion_painter"] = "diffusion_painter"
-    teacher: Annotated[ObjectiveConfig, Part("objective")] = Field(
-        description="the diffusion_teacher of the encoder (a YAML anchor names it once)"
-    )
+    teacher: TeacherPart = Field(description="the diffusion_teacher of the encoder (a YAML anchor names it once)")
     steps: Annotated[int, Affects("decode")] = Field(default=50, ge=1, description="calls of the denoiser an image")
     guidance: Annotated[float, Affects("decode")] = Field(
         default=2.0, ge=1.0, description="factor of classifier-free guidance; 1: none"
@@ -39,13 +37,6 @@ class DiffusionPainterConfig(DecoderConfig):
     decode_batch_size: Annotated[int, Affects("nothing")] = Field(
         default=16, ge=1, description="images painted at once"
     )
-
-    @field_validator("teacher")
-    @classmethod
-    def _a_teacher(cls, value: ObjectiveConfig) -> ObjectiveConfig:
-        if not isinstance(value, DiffusionTeacherConfig):
-            raise ValueError("expected the objective diffusion_teacher, which can paint")
-        return value
 
     @field_validator("scheduler_settings")
     @classmethod
@@ -84,9 +75,8 @@ class DiffusionPainterConfig(DecoderConfig):
                 f"the decoder 'diffusion_painter' takes sequences of a text encoder's states; found {port}."
             )
         port.require_one_length("the decoder 'diffusion_painter'")
-        expected = self.teacher.port("context", port.modality, port.tokens)
-        rest = port.space.id.removeprefix(expected.space.id)
-        if not port.space.id.startswith(expected.space.id) or (rest and not rest.startswith("@")):
+        if self.teacher.behind("context", port) is None:
+            expected = self.teacher.port("context", port.modality, port.tokens)
             raise PortError(
                 f"the decoder 'diffusion_painter' paints what its teacher's text encoder says ({expected}); found "
                 f"{port}. Put the bridge soft_context before it, with the same teacher."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from modbridge.config.component import Part
-from modbridge.config.kinds import Augmentation, BridgeConfig, ObjectiveConfig
+from modbridge.config.kinds import Augmentation, BridgeConfig
 from modbridge.errors import PortError
-from modbridge.spaces import Port
-from modbridge_vlv.teacher_config import DiffusionTeacherConfig
+from modbridge.spaces import Port, Space
+from modbridge_vlv.teacher_config import DiffusionTeacherConfig, TeacherPart
 
 
 class SoftContextConfig(BridgeConfig):
@@ -22,16 +21,7 @@ class SoftContextConfig(BridgeConfig):
     augmentation: ClassVar[Augmentation] = "shift"
 
     type: Literal["soft_context"] = "soft_context"
-    teacher: Annotated[ObjectiveConfig, Part("objective")] = Field(
-        description="the diffusion_teacher of the encoder (a YAML anchor names it once)"
-    )
-
-    @field_validator("teacher")
-    @classmethod
-    def _a_teacher(cls, value: ObjectiveConfig) -> ObjectiveConfig:
-        if not isinstance(value, DiffusionTeacherConfig):
-            raise ValueError("expected the objective diffusion_teacher, which has a text encoder")
-        return value
+    teacher: TeacherPart = Field(description="the diffusion_teacher of the encoder (a YAML anchor names it once)")
 
     @property
     def port(self) -> Port:
@@ -55,10 +45,9 @@ class SoftContextConfig(BridgeConfig):
                 f"them (query_encoder)."
             )
         port.require_one_length("the bridge 'soft_context'")
-        expected = self.teacher.port("tokens", port.modality, port.tokens)
-        found, width = port.space.id.removeprefix(expected.space.id), self.teacher.width
-        # A trained encoder's space is that of the tokens, followed by its key.
-        if not port.space.id.startswith(expected.space.id) or (found and not found.startswith("@")):
+        found, width = self.teacher.behind("tokens", port), self.teacher.width
+        if found is None:
+            expected = self.teacher.port("tokens", port.modality, port.tokens)
             raise PortError(
                 f"the bridge 'soft_context' takes soft tokens of its own teacher ({expected}); found {port}. Give the "
                 f"encoder's objective and the bridge the same teacher."
@@ -66,5 +55,5 @@ class SoftContextConfig(BridgeConfig):
         if None not in (width, port.space.dim) and width != port.space.dim:
             raise PortError(f"soft tokens of {width} numbers are expected; found {port}.")
         behind = self.teacher.port("context", port.modality, port.tokens).space
-        space = port.space.__class__(id=f"{behind.id}{found}", dim=behind.dim, normalised=False)
+        space = Space(id=f"{behind.id}{found}", dim=behind.dim, normalised=False)
         return port.changed(space=space, bridge=self.type)

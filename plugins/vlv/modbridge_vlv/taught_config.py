@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from modbridge.config.component import Affects, Part
-from modbridge.config.kinds import EncoderConfig, ObjectiveConfig
+from modbridge.config.component import Affects
+from modbridge.config.kinds import EncoderConfig
 from modbridge.errors import PortError
 from modbridge.spaces import Port
-from modbridge_vlv.teacher_config import DiffusionTeacherConfig
+from modbridge_vlv.teacher_config import DiffusionTeacherConfig, TeacherPart
 from modbridge_vlv.training_config import TrainConfig
 
 MODALITIES = ("image", "text")
@@ -19,7 +19,7 @@ MODALITIES = ("image", "text")
 class TaughtEncoderConfig(EncoderConfig):
     """An encoder of images into soft tokens of a teacher's text encoder. Texts are their own token embeddings."""
 
-    objective: Annotated[ObjectiveConfig, Part("objective")] = Field(
+    objective: TeacherPart = Field(
         description="the diffusion_teacher that teaches it, and whose text encoder reads what it gives"
     )
     queries: int = Field(
@@ -30,13 +30,6 @@ class TaughtEncoderConfig(EncoderConfig):
     workers: Annotated[int, Affects("nothing")] = Field(
         default=0, ge=0, description="processes that read and prepare images; 0: none but the main one"
     )
-
-    @field_validator("objective")
-    @classmethod
-    def _a_teacher(cls, value: ObjectiveConfig) -> ObjectiveConfig:
-        if not isinstance(value, DiffusionTeacherConfig):
-            raise ValueError("expected the objective diffusion_teacher, whose text encoder reads soft tokens")
-        return value
 
     @property
     def teacher(self) -> DiffusionTeacherConfig:

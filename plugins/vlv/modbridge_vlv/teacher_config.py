@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from modbridge.config.component import Affects, Purpose
+from modbridge.config.component import Affects, Part, Purpose
 from modbridge.config.contrastive import WordsConfig
 from modbridge.config.kinds import ObjectiveConfig
 from modbridge.errors import PortError
@@ -217,8 +217,28 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         space = Space(id=f"{self.model_identity()}/{side}", dim=self.width, normalised=False)
         return Port(space=space, modality=modality, tokens=tokens)
 
+    def behind(self, side: Side, port: Port) -> str | None:
+        """What follows the name of its own space on `side` in that of `port`, sequences: "", or "@" and a trained
+        encoder's key. None where `port` is of another space.
+
+        Raises PortError for sequences that are longer than the text encoder takes.
+        """
+        own = self.port(side, port.modality, port.tokens or 0).space.id
+        rest = port.space.id.removeprefix(own)
+        return rest if port.space.id.startswith(own) and (not rest or rest.startswith("@")) else None
+
     def _text_settings(self) -> dict[str, Any]:
         if self.model is None:
             return self.text_encoder or {}
         found = settings_of(self.model, self.revision, TEXT_ENCODER)
         return {} if found is None else {"hidden_size": 512, **found}
+
+
+def _a_teacher(value: ObjectiveConfig) -> ObjectiveConfig:
+    if not isinstance(value, DiffusionTeacherConfig):
+        raise ValueError("expected the objective diffusion_teacher, whose text encoder reads soft tokens")
+    return value
+
+
+TeacherPart = Annotated[ObjectiveConfig, Part("objective"), AfterValidator(_a_teacher)]
+"""A field that holds a diffusion_teacher."""
