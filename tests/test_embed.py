@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,44 @@ def test_moments_do_not_depend_on_a_kill(embed: Embedding, tmp_path: Path) -> No
     embed(tmp_path / "b", rows=5)
     one, other = (store(tmp_path / name) / "moments.safetensors" for name in "ab")
     assert one.read_bytes() == other.read_bytes()
+
+
+DEADLY = """
+import os, signal, sys
+from torch.utils.data import get_worker_info
+from modbridge.cli import main
+from modbridge.plugins.manager import Plugins
+
+toy = sys.argv[1]
+discover = Plugins.discover.__func__
+
+def deadly(cls, *given, **more):
+    plugins = discover(cls, *given, **more)
+    colours = sys.modules["modbridge_file_toy_plugin"].Colours
+    prepare = colours.prepare
+
+    def dies(encoder, item, modality):
+        if get_worker_info() is not None and "015" in str(item):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepare(encoder, item, modality)
+
+    colours.prepare = dies
+    return plugins
+
+Plugins.discover = classmethod(deadly)
+sys.exit(main(["embed", *sys.argv[2:], "--split", "train", "--side", "image", "--plugin", toy]))
+"""
+
+
+def test_a_reading_process_that_dies_is_told(world: Path, tmp_path: Path) -> None:
+    # Apart, since torch tells of it by a signal, wherever the process is by then.
+    sets = ["--set", "encoder={type: toy_colours, workers: 1, batch_size: 4}", "--cache", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-c", DEADLY, TOY, world, *sets], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 4, done.stderr
+    assert re.search(r"a process that read image items ahead was ended .*Give the encoder fewer `workers`", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 def test_a_store_without_its_index_is_made_again(embed: Embedding, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from modbridge.errors import DataError
+from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.encoder import Encoder
 
 
@@ -50,6 +53,28 @@ def read_ahead(reader: Reader, workers: int, *, pin: bool) -> Iterator[Batch]:
     """The reader's batches in order. With `workers` processes each is ready before it is asked for."""
     workers = min(workers, len(reader))
     yield from DataLoader(reader, batch_size=None, num_workers=workers, pin_memory=pin)
+
+
+@contextmanager
+def readers_alive(side: str) -> Iterator[None]:
+    """Around all that goes on while items are read ahead: torch tells of a reader's death wherever it finds the process
+    at work. Raises SetupError where a reader is ended from outside."""
+    try:
+        yield
+    except RuntimeError as error:
+        # torch has no class of its own for it.
+        if not re.match(
+            r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal)", str(error)
+        ):
+            raise
+        # Its signal may come behind its broken pipe, in the middle of whatever is done by then.
+        with suppress(AttributeError, ValueError):  # no such signal; not the main thread
+            signal.signal(signal.SIGCHLD, lambda *_: None)
+        raise SetupError(
+            f"a process that read {side} items ahead was ended ({error}); most often it is want of memory, also of "
+            f"/dev/shm. Give the encoder fewer `workers` or a smaller `batch_size` and run again: it goes on after the "
+            f"last shard."
+        ) from error
 
 
 def bucketed(
