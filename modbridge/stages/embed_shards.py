@@ -25,7 +25,7 @@ from modbridge.interfaces.engine import Work
 from modbridge.interfaces.source import Source, text_key
 from modbridge.moments import Moments
 from modbridge.stages.fit_encoder import encoder
-from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead, readers_alive
+from modbridge.stages.read_ahead import Batch, Reader, bucketed, read_ahead
 from modbridge.store import shards
 from modbridge.store.tally import Tally
 
@@ -130,7 +130,6 @@ def made_shards(
         for name in notes:
             tally.add(name)
         progress = stack.enter_context(session.talk.progress(f"embed {side}", total, done))
-        stack.enter_context(readers_alive(side))
         here = Here(items, progress.advance, session.talk.say) if engine.in_process else None
         token = None if engine.in_process else stack.enter_context(token_in(work))
         said = set[str]()
@@ -205,8 +204,7 @@ class _Shards:
             vectors = self._vectors(left)
             try:
                 while left:
-                    doing = f"it embedded {self.side} items"
-                    with self.session.guard(self.model.config, "encoder", doing), readers_alive(self.side):
+                    with self.session.guard(self.model.config, "encoder", f"it embedded {self.side} items"):
                         note = shards.write_shard(self.work, left[0].name, *next(vectors))
                     said = tuple(self.said)
                     self.said.clear()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,31 +49,34 @@ class Reader(Dataset[Batch]):
 
 
 def read_ahead(reader: Reader, workers: int, *, pin: bool) -> Iterator[Batch]:
-    """The reader's batches in order. With `workers` processes each is ready before it is asked for."""
+    """The reader's batches in order. With `workers` processes each is ready before it is asked for.
+
+    Raises SetupError where one of these is ended from outside.
+    """
     workers = min(workers, len(reader))
-    yield from DataLoader(reader, batch_size=None, num_workers=workers, pin_memory=pin)
-
-
-@contextmanager
-def readers_alive(side: str) -> Iterator[None]:
-    """Around all that goes on while items are read ahead: torch tells of a reader's death wherever it finds the process
-    at work. Raises SetupError where a reader is ended from outside."""
+    batches = _started(DataLoader(reader, batch_size=None, num_workers=workers, pin_memory=pin))
     try:
-        yield
-    except RuntimeError as error:
-        # torch has no class of its own for it.
-        if not re.match(
-            r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal)", str(error)
-        ):
+        yield from batches
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        # What a reader itself raised says so, and passes.
+        if not workers or str(error).startswith("Caught"):
             raise
-        # Its signal may come behind its broken pipe, in the middle of whatever is done by then.
-        with suppress(AttributeError, ValueError):  # no such signal; not the main thread
-            signal.signal(signal.SIGCHLD, lambda *_: None)
         raise SetupError(
-            f"a process that read {side} items ahead was ended ({error}); most often it is want of memory, also of "
-            f"/dev/shm. Give the encoder fewer `workers` or a smaller `batch_size` and run again: it goes on after the "
-            f"last shard."
+            f"a process that read {reader.side} items ahead was ended ({type(error).__name__}: {error}); most often it "
+            f"is want of memory, also of /dev/shm. Give the encoder fewer `workers` or a smaller `batch_size` and run "
+            f"again: it goes on after the last shard."
         ) from error
+
+
+def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The loader's batches, its processes started, without the handler that torch sets for their death: it raises
+    wherever this process is by then, also while it tells of it. A death is found when the next batch is waited for."""
+    ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if ours else None
+    batches: Iterator[Batch] = iter(loader)
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
 
 
 def bucketed(
