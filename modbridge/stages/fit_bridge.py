@@ -22,7 +22,7 @@ from modbridge.noise import Draw
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings
 from modbridge.stages.fit_encoder import plan_of
-from modbridge.stages.fit_objective import make_ready, objective_keys, taught_on
+from modbridge.stages.fit_objective import built, objective_keys
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
 
@@ -98,14 +98,7 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
             seed=cell.config.seed,
             ports={"text": plan.text, "source": plan.source},
         )
-        bridge: Bridge[Any] = session.build(
-            config,
-            "bridge",
-            context,
-            seed=cell.config.pretraining_seed,
-            taught=taught_on(session, cell, config),
-        )
-        make_ready(session, cell, bridge)
+        bridge: Bridge[Any] = built(session, cell, config, "bridge", context)
         label = config.type if rows is None else f"{config.type} ({rows.name})"
 
         def build(out: Path, work: Path) -> None:

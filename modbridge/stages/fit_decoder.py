@@ -27,7 +27,7 @@ from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out, source_config
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
 from modbridge.stages.fit_encoder import plan_of
-from modbridge.stages.fit_objective import make_ready, objective_keys, taught_on
+from modbridge.stages.fit_objective import built, objective_keys
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
 from modbridge.store.artefact import load_component, load_weights
 from modbridge.store.keys import stable_hash
@@ -144,14 +144,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             ports={"text": plan.trained, "source": plan.source},
             artefact=_artefact(session, config, key),
         )
-        decoder: Decoder[Any] = session.build(
-            config,
-            "decoder",
-            context,
-            seed=cell.config.pretraining_seed,
-            taught=taught_on(session, cell, config),
-        )
-        make_ready(session, cell, decoder)
+        decoder: Decoder[Any] = built(session, cell, config, "decoder", context)
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:

@@ -14,7 +14,7 @@ from modbridge.errors import PluginError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.spaces import Embeddings, Port, Space
-from modbridge.stages.fit_objective import make_ready, objective_keys, taught_on
+from modbridge.stages.fit_objective import built, objective_keys
 from modbridge.store.artefact import load_component
 from modbridge.store.keys import stable_hash
 
@@ -62,9 +62,8 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
     ports = {plan.source.modality: plan.source, "text": plan.text} if plan else {}
     device = session.torch_device(cell.config.device)
     seed = cell.config.pretraining_seed
-    context, taught = BuildContext(device=device, seed=seed, ports=ports), taught_on(session, cell, config)
-    found: Encoder[Any] = session.build(config, "encoder", context, taught=taught)
-    make_ready(session, cell, found)
+    context = BuildContext(device=device, seed=seed, ports=ports)
+    found: Encoder[Any] = built(session, cell, config, "encoder", context)
     if config.needs_fit:
 
         def build(out: Path, work: Path) -> None:

@@ -37,11 +37,6 @@ def objective_keys(session: Session, cell: Cell, config: ComponentConfig) -> dic
     return {name: objective_key(session, cell, part) for name, part in trained_objectives(config)}
 
 
-def taught_on(session: Session, cell: Cell, config: ComponentConfig) -> str:
-    """The fingerprint of what the trained objectives inside a component are taught on; empty where there are none."""
-    return session.fingerprint(cell.config.data.pretraining) if any(trained_objectives(config)) else ""
-
-
 def objective_key(session: Session, cell: Cell, config: ObjectiveConfig) -> str:
     """What decides a trained objective: its fields and revision, the data, the seed. One that is taken from an artefact
     keeps the key that it was trained under."""
@@ -52,11 +47,13 @@ def objective_key(session: Session, cell: Cell, config: ObjectiveConfig) -> str:
     return stable_hash([config.key_fields(), revisions, print_, cell.config.pretraining_seed])
 
 
-def make_ready(session: Session, cell: Cell, component: Component[Any]) -> None:
-    """Fill the objectives inside a freshly built component that the run trains; those that are not there yet are
-    trained first."""
-    parts = dict(trained_objectives(component.config))
-    load_objectives(component, lambda name: objective_folder(session, cell, parts[name]))
+def built(session: Session, cell: Cell, config: ComponentConfig, kind: str, context: BuildContext) -> Any:
+    """A component with the objectives inside it that the run trains; those that are not there yet are trained first."""
+    parts = dict(trained_objectives(config))
+    taught = session.fingerprint(cell.config.data.pretraining) if parts else ""
+    found: Component[Any] = session.build(config, kind, context, seed=cell.config.pretraining_seed, taught=taught)
+    load_objectives(found, lambda name: objective_folder(session, cell, parts[name]))
+    return found
 
 
 def objective_folder(session: Session, cell: Cell, config: ObjectiveConfig) -> Path:
