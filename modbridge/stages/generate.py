@@ -32,7 +32,7 @@ from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.select import unscored_texts
-from modbridge.store.artefact import link, load_component, load_objectives, read_manifest, write_manifest
+from modbridge.store.artefact import link, load_component, load_objectives, part_of, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
 
 PREDICTIONS = "predictions.jsonl"
@@ -185,7 +185,7 @@ def open_decoder(session: Session, given: Given, here: Here | None, elsewhere: E
                 with session.guard(config, "decoder", "it wrote captions"):
                     found = decoder.decode(bridged, source=source, seed=given.seed)
                 lines = [_plain(one, row, given.work) for one, row in zip(found, chunk.rows, strict=True)]
-                beside = given.work / f".{chunk.name}.part"
+                beside = part_of(given.work / chunk.name)
                 beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
                 beside.replace(given.work / chunk.name)
             yield None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
                     f"short or altered. Remove {folder} to make it anew."
                 )
     return dict(manifest)
+
+
+def part_of(path: Path) -> Path:
+    """Beside a file, while it is written: two writers of one file, of which one is given up for lost, do not meet."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 def link(source: str | Path, target: str | Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from safetensors.torch import save_file
 from modbridge import room
 from modbridge.errors import ArtefactError
 from modbridge.moments import Moments
-from modbridge.store.artefact import link, read_manifest, read_tensors, write_manifest
+from modbridge.store.artefact import link, part_of, read_manifest, read_tensors, write_manifest
 from modbridge.store.keys import file_hash
 
 INDEX, MOMENTS, SEEN = "index.json", "moments.safetensors", "seen.json"
@@ -53,7 +52,7 @@ def write_shard(
 ) -> Note:
     """Write vectors (m, D) or (m, n, D), float32, of the rows `rows` (m) of what is embedded, in the order of rows; of
     ragged sequences with their mask (m, n)."""
-    part = _part(folder / name)
+    part = part_of(folder / name)
     order = torch.tensor(rows, dtype=torch.int64).argsort()
     tensors = {"values": values, "rows": torch.tensor(rows, dtype=torch.int64)} | (
         {} if mask is None else {"mask": mask}
@@ -173,7 +172,7 @@ def _read(folder: Path, index: Mapping[str, Any], at: torch.Tensor, name: str, d
             if not _reached_disk(path, count):
                 for left in folder.glob(f".{path.name}.*.part"):  # by one that was killed
                     left.unlink()
-                beside = _part(path)
+                beside = part_of(path)
                 with beside.open("w+b") as file:
                     room.reserve(file, count, folder)
                     _gather(files, name, at, room.mapped(beside, shape, dtype, shared=True))
@@ -246,16 +245,11 @@ def _stamp(file: Path) -> list[int] | None:
     return [about.st_size, about.st_mtime_ns]
 
 
-def _part(path: Path) -> Path:
-    """Beside a file, while it is written: two writers of one file, of which one is given up for lost, do not meet."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-
-
 def _note(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
 def _write_note(folder: Path, name: str, note: Note) -> None:
-    part = _part(_note(folder, name))
+    part = part_of(_note(folder, name))
     part.write_text(json.dumps({"sha256": note.sha256, "unread": note.unread}), encoding="utf-8")
     part.replace(_note(folder, name))
