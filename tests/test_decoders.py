@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,14 @@ def test_a_run_with_several_decoders(call: Call, both: Path, tmp_path: Path) -> 
     assert "0 stages done" in alone.err
     again = call("run", both, "--plugin", TEACHER, "--out", run, "--json")
     assert "0 stages done" in again.err
+    # What is lost of the others is put back, and what is of none any more goes.
+    (run / "predictions-loud.jsonl").unlink()
+    shutil.rmtree(run / "images")
+    call("run", both, "--plugin", TEACHER, "--out", run)
+    assert lines(run / "predictions-loud.jsonl") == louds
+    assert all((run / line["image"]).is_file() for line in images)
+    call("run", both, "--plugin", TEACHER, "--set", "decoders={}", "--out", run)
+    assert not list(run.glob("predictions-*.jsonl"))
 
 
 def test_decoding_by_name(call: Call, both: Path, tmp_path: Path) -> None:

@@ -54,9 +54,13 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     versions = installed_versions(session)
     others = {cell.label: {name: generated(session, one) for name, one in cell.others.items()} for cell in cells}
     keys = {cell.label: generated(session, cell).key for cell in cells}
-    keys |= {f"{label} / {name}": found.key for label, named in others.items() for name, found in named.items()}
+    keys |= {f"{label} / {name}": found.key for label, of in others.items() for name, found in of.items()}
     result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells]])
-    if _holds(out, result):
+    named = list(dict.fromkeys(name for found in others.values() for name in found))
+    beside_them = [f"predictions-{name}.jsonl" for name in named] + [
+        _images_folder(name, found) for of in others.values() for name, found in of.items() if found.images
+    ]
+    if _holds(out, result, beside_them):
         return out / "report.html"
     claim_folder(out)
     (out / RUN).unlink(missing_ok=True)  # written last: a run folder without it is not finished
@@ -72,7 +76,9 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     generations = {cell.label: generated(session, cell) for cell in cells}
     write_text(out / "predictions.jsonl", "".join(_prediction_lines(session, cells, generations)))
-    for name in dict.fromkeys(name for found in others.values() for name in found):
+    for old in out.glob("predictions-*.jsonl"):
+        old.unlink()
+    for name in named:
         write_text(out / f"predictions-{name}.jsonl", "".join(_other_lines(name, others, out)))
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
     write_text(
@@ -131,14 +137,14 @@ def claim_folder(out: Path, record: str = RUN) -> None:
         raise SetupError(f"the folder {out} cannot be written ({error}); give another with --out.") from error
 
 
-def _holds(out: Path, result: str) -> bool:
-    """Whether the folder holds this very result, whole."""
+def _holds(out: Path, result: str, more: Sequence[str]) -> bool:
+    """Whether the folder holds this very result, whole: `more` beside what every run has."""
     try:
         run = read_run(out)
     except (ArtefactError, DataError):
         return False
     placed = [path for cell in run["cells"].values() for kind, path in cell.items() if kind != "encoder_key"]
-    return run.get("result") == result and all((out / name).exists() for name in (*FILES, *placed))
+    return run.get("result") == result and all((out / name).exists() for name in (*FILES, *placed, *more))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -265,7 +271,7 @@ def _other_lines(name: str, others: Mapping[str, Mapping[str, Generated]], out: 
         generation = found[name]
         images: list[str | None] = [None] * len(generation.predictions)
         if generation.images:
-            folder = out / IMAGES / f"{name}-{generation.key}"
+            folder = out / _images_folder(name, generation)
             if not folder.is_dir():
                 folder.parent.mkdir(exist_ok=True)
                 beside = folder.with_name(f".{folder.name}.part")
@@ -278,6 +284,10 @@ def _other_lines(name: str, others: Mapping[str, Mapping[str, Generated]], out: 
             told = {"details": dict(decoded.details)} if decoded.details else {}
             lines.append(json.dumps({k: v for k, v in line.items() if v is not None} | told, ensure_ascii=False) + "\n")
     return lines
+
+
+def _images_folder(name: str, generation: Generated) -> str:
+    return f"{IMAGES}/{name}-{generation.key}"
 
 
 def _shown(cells: Sequence[Cell]) -> list[Cell]:
