@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from modbridge.config.blocks import check_block, check_model, check_parts
 from modbridge.config.component import ComponentConfig, Part, lists_parts
@@ -30,6 +30,11 @@ LAST, TEXT_LOSS = "last", "text_loss"
 
 
 DecoderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _none_as_empty(value: Any) -> Any:
+    """A block can only be taken away by null: an empty one, laid over another, changes nothing of it."""
+    return {} if value is None else value
 
 
 class _Section(BaseModel):
@@ -165,9 +170,10 @@ class PipelineConfig(_Section):
     """How many different noise draws a caption gets: "fresh" every epoch, or 1 as the authors of Diffusion Bridge."""
     decoder: Annotated[DecoderConfig | None, Part("decoder")] = None
     """Reads vectors out as text. May be left out for gap measurements."""
-    decoders: Annotated[dict[DecoderName, DecoderConfig], Part("decoder")] = {}
+    decoders: Annotated[dict[DecoderName, DecoderConfig], Part("decoder"), BeforeValidator(_none_as_empty)] = {}
     """More decoders of the same bridged vectors, by name: `{image: {type: ...}}`. Each is fitted and decodes the test
-    items; `decoder`, whose name is "text", is the one that is scored. One that makes images learns from media."""
+    items; `decoder`, whose name is "text", is the one that is scored. One that makes images learns from media. null
+    takes away those of a parent config."""
     decoder_input: Literal["text", "source"] = "text"
     """What the decoder is trained on. "text": vectors of the training captions, as the augmenter gives them; no medium
     is seen (zero-shot captioning). "source": vectors of the training media, carried across by `bridge`, with their
