@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from modbridge.distributed import Share, World
 from modbridge.errors import DataError, SetupError
-from modbridge.interfaces.fitting import Fitting, Judge
+from modbridge.interfaces.fitting import Fitting, WeightsJudge
 
 __all__ = ["Batches", "Share", "derived_seed", "epoch_order", "train", "warmup_then"]
 
@@ -96,7 +96,7 @@ def train(
     averaged: AveragedModel | None = None,
     average_every: int = 1,
     log_every: int = 100,
-    judge: Judge | None = None,
+    judge: WeightsJudge | None = None,
     split: bool = False,
 ) -> float:
     """Take `steps` optimiser steps on `loss(step, epoch, rows)`; gives the last logged loss.
@@ -271,7 +271,7 @@ class _Choice:
     """The best weights so far: `best` holds their "value", their "step", and their state by "modules"."""
 
     def __init__(
-        self, label: str, judge: Judge, per_epoch: int, modules: Mapping[str, torch.nn.Module], world: World
+        self, label: str, judge: WeightsJudge, per_epoch: int, modules: Mapping[str, torch.nn.Module], world: World
     ) -> None:
         self.label, self.judge, self.modules, self.world = label, judge, modules, world
         self.every = max(1, round(judge.every * per_epoch))

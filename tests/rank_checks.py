@@ -13,7 +13,7 @@ import torch
 
 from modbridge.distributed import Elsewhere, World
 from modbridge.errors import DataError
-from modbridge.interfaces.fitting import Judge
+from modbridge.interfaces.fitting import WeightsJudge
 from modbridge.testing.fitting import MemoryFitting
 from modbridge.training import Batches, Share, train
 
@@ -82,8 +82,8 @@ def check_a_loss_across_rows_is_not_divided(world: World) -> None:
 def check_all_choose_the_same_weights(world: World) -> None:
     values = iter([3.0, 1.0, 2.0, 5.0, 5.0, 5.0] if world.main else [])
     alone = iter([3.0, 1.0, 2.0, 5.0, 5.0, 5.0])
-    two = fitted(world, "mean", 7, judge=Judge("toy", lambda: next(values)))
-    same(two, fitted(World(), "mean", 7, judge=Judge("toy", lambda: next(alone))), 1e-5)
+    two = fitted(world, "mean", 7, judge=WeightsJudge("toy", lambda: next(values)))
+    same(two, fitted(World(), "mean", 7, judge=WeightsJudge("toy", lambda: next(alone))), 1e-5)
 
 
 def check_processes_begin_alike(world: World) -> None:

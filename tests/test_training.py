@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modbridge.errors import ArtefactError, DataError
-from modbridge.interfaces import Judge
+from modbridge.interfaces import WeightsJudge
 from modbridge.store.tree import load_tree, save_tree
 from modbridge.testing import MemoryFitting
 from modbridge.testing.fitting import Interrupted
@@ -148,7 +148,7 @@ def judged_fit(fitting: Logged, values: list[float], *, every: float = 1.0, high
         seen.append({name: value.clone() for name, value in net.state_dict().items()})
         return values[len(fitting.logged_by("toy judge"))]
 
-    judge = Judge("toy judge", measure, every=every, higher_is_better=higher)
+    judge = WeightsJudge("toy judge", measure, every=every, higher_is_better=higher)
     train_net(net, fitting, 12, judge=judge)
     return net, seen
 
@@ -218,7 +218,7 @@ def test_the_average_of_the_best_weights_is_put_back_with_them() -> None:
         seen.append({name: value.clone() for name, value in averaged.state_dict().items()})
         return abs(len(seen) - 2.0)
 
-    train_net(net, MemoryFitting(), steps=12, averaged=averaged, judge=Judge("toy", measure))
+    train_net(net, MemoryFitting(), steps=12, averaged=averaged, judge=WeightsJudge("toy", measure))
     assert all(torch.equal(value, seen[1][name]) for name, value in averaged.state_dict().items())
     assert not torch.equal(averaged.state_dict()["module.0.weight"], seen[-1]["module.0.weight"])
 
@@ -239,7 +239,7 @@ class Far(torch.Tensor):
         return torch.device("cuda:0")
 
 
-def far_fit(fitting: MemoryFitting, bad: int | None = None, judge: Judge | None = None) -> torch.nn.Module:
+def far_fit(fitting: MemoryFitting, bad: int | None = None, judge: WeightsJudge | None = None) -> torch.nn.Module:
     net = model()
 
     def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
@@ -292,5 +292,5 @@ def test_a_bad_loss_on_a_device_is_told_before_the_next_log_line_and_judgement()
 
     fitting = Careless()
     with pytest.raises(DataError, match="nan at step 3"):
-        far_fit(fitting, bad=3, judge=Judge("toy", never, every=2))  # at step 6, before the log line at 10
+        far_fit(fitting, bad=3, judge=WeightsJudge("toy", never, every=2))  # at step 6, before the log line at 10
     assert fitting.steps == 5

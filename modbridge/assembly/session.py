@@ -27,7 +27,7 @@ from modbridge.interfaces.bridge import Bridge, FitData
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.engine import Engine
-from modbridge.interfaces.fitting import Fitting, Judge, Progress, TextVectors
+from modbridge.interfaces.fitting import Fitting, Progress, TextVectors, WeightsJudge
 from modbridge.interfaces.source import Source, check_keys
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
@@ -242,7 +242,7 @@ class StageFitting:
         work: Path,
         seed: int,
         label: str,
-        judge: Judge | None = None,
+        judge: WeightsJudge | None = None,
         *,
         embed: Callable[[Sequence[str]], Embeddings],
         given: str = "",
@@ -323,7 +323,7 @@ class StageFitting:
         inputs: list[Any],
         data: Any,
         fit: Callable[[Fitting], None],
-        judge: Judge | None = None,
+        judge: WeightsJudge | None = None,
     ) -> None:
         """A nested component: taken from its `weights`, or else made once for the same `inputs`, a stage of its own."""
         config, session = part.config, self.session

@@ -16,7 +16,7 @@ from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.engine import Engine
-from modbridge.interfaces.fitting import Fitting, Hints, Judge, Progress, TextVectors
+from modbridge.interfaces.fitting import Fitting, Hints, Progress, TextVectors, WeightsJudge
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.prior import Prior
@@ -39,7 +39,6 @@ __all__ = [
     "FitData",
     "Fitting",
     "Hints",
-    "Judge",
     "Metric",
     "MetricConfig",
     "Objective",
@@ -54,6 +53,7 @@ __all__ = [
     "TextVectors",
     "Vocabulary",
     "VocabularyConfig",
+    "WeightsJudge",
     "check_keys",
     "text_key",
 ]

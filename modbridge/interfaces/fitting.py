@@ -23,7 +23,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Judge:
+class WeightsJudge:
     """Says how good the weights are while a fit goes on, so that the best can be kept.
 
     `measure()` looks at the component as it is (in evaluation mode, without gradients) and gives a finite number;
@@ -44,7 +44,7 @@ class Fitting(Protocol):
     """
 
     seed: int
-    judge: Judge | None
+    judge: WeightsJudge | None
     world: World
 
     def progress(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Progress]:

@@ -21,7 +21,7 @@ from modbridge.errors import ConfigError, DataError, PluginError, Problem
 from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
-from modbridge.interfaces.fitting import Judge, TextVectors
+from modbridge.interfaces.fitting import TextVectors, WeightsJudge
 from modbridge.interfaces.source import Source
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out, source_config
@@ -92,7 +92,7 @@ def _given(session: Session, cell: Cell) -> list[Any]:
     ]
 
 
-def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[Any]) -> Judge | None:
+def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[Any]) -> WeightsJudge | None:
     """What the decoder's weights are chosen by while it trains; None to keep the last."""
     config = cell.config
     if config.selected_by == LAST:
@@ -104,11 +104,11 @@ def _judge(session: Session, cell: Cell, decoder: Decoder[Any], bridge: Bridge[A
     if config.supervised:
         vectors = on_media(bridge, text, embeddings(session, cell, SPLIT, config.data.train.modality), config.seed)
         targets = texts_of(session, cell, vectors.embeddings.keys, SPLIT)
-        return Judge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
+        return WeightsJudge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
     targets = texts_of(session, cell, text.keys, SPLIT)
     # As the augmenter gives them, with noise that stays the same: losses of two epochs can be compared.
     vectors = augmented(bridge, text, config.seed, None if _draws(cell) is None else 1)
-    return Judge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
+    return WeightsJudge(TEXT_LOSS, lambda: decoder.text_loss(vectors, targets), every=config.select.every)
 
 
 def _selected(cell: Cell, fitting: StageFitting) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:
-            def surroundings(judge: Judge | None = None) -> StageFitting:
+            def surroundings(judge: WeightsJudge | None = None) -> StageFitting:
                 embed, given = partial(embedded_texts, session, cell), stable_hash(_given(session, cell))
                 return StageFitting(session, work, cell.config.seed, label, judge, embed=embed, given=given)
 

@@ -20,7 +20,7 @@ from modbridge.config.selection import metric_column
 from modbridge.config.weights import kept_selection
 from modbridge.errors import ConfigError, DataError, Problem
 from modbridge.interfaces.decoder import Decoded, Decoder
-from modbridge.interfaces.fitting import Judge
+from modbridge.interfaces.fitting import WeightsJudge
 from modbridge.interfaces.metric import Reference, Score
 from modbridge.interfaces.source import text_key
 from modbridge.spaces import Embeddings
@@ -138,7 +138,7 @@ def validation_text(session: Session, cell: Cell) -> Embeddings:
     return text.select([i for i, key in enumerate(text.keys) if key.rsplit("#", 1)[0] in chosen])
 
 
-def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
+def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> WeightsJudge:
     """Judges by what a metric says of the captions of validation media, carried across by the cell's bridge.
 
     (In a cell that is given texts in place of media, of what it writes from the vectors of one caption each.)
@@ -164,7 +164,7 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Judge:
     # Scored once beforehand, with references for captions: which way is better, and that it can be computed at all.
     few = references[:2]
     _, trial = score([Decoded(reference.key, reference.texts[0]) for reference in few], few)
-    return Judge(column, measure, every=config.select.every, higher_is_better=trial.higher_is_better)
+    return WeightsJudge(column, measure, every=config.select.every, higher_is_better=trial.higher_is_better)
 
 
 def _given(session: Session, cell: Cell) -> tuple[Embeddings, Embeddings | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from modbridge.distributed import World
 from modbridge.interfaces.bridge import FitData
-from modbridge.interfaces.fitting import Judge, Progress, TextVectors
+from modbridge.interfaces.fitting import Progress, TextVectors, WeightsJudge
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_weights
 from modbridge.store.keys import stable_hash, vectors_hash
@@ -34,7 +34,7 @@ class MemoryFitting:
         seed: int = 0,
         *,
         stop_after: int | None = None,
-        judge: Judge | None = None,
+        judge: WeightsJudge | None = None,
         embed: Callable[[Sequence[str]], Embeddings] = toy_texts,
     ) -> None:
         self.seed = seed
@@ -88,7 +88,7 @@ class MemoryFitting:
 class _Inside(MemoryFitting):
     """The surroundings of a nested fit: its checkpoints lie among those of the outer one, under names of its own."""
 
-    def __init__(self, outer: MemoryFitting, name: str, judge: Judge | None = None) -> None:
+    def __init__(self, outer: MemoryFitting, name: str, judge: WeightsJudge | None = None) -> None:
         super().__init__(outer.seed, judge=judge, embed=outer.embed)
         self.outer, self.name, self.logged = outer, name, outer.logged
 

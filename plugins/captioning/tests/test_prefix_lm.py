@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from modbridge.errors import ArtefactError, ConfigError, DataError, PortError, SetupError
-from modbridge.interfaces import BuildContext, Judge, TextVectors
+from modbridge.interfaces import BuildContext, TextVectors, WeightsJudge
 from modbridge.spaces import Embeddings
 from modbridge.testing import MemoryFitting, build, build_config, toy_embeddings, toy_port
 from modbridge.testing.fitting import Interrupted
@@ -216,7 +216,7 @@ def test_held_out_loss_is_a_mean_over_tokens_whatever_the_batches(lm: Path) -> N
 def overfitted(fitting: MemoryFitting, block: dict[str, Any]) -> Any:
     """Fitted on three captions and judged by the loss on others, which soon gets worse."""
     decoder: Any = build("decoder", block)
-    judge = Judge("text_loss", lambda: decoder.text_loss(vectors(10), CAPTIONS), every=2)
+    judge = WeightsJudge("text_loss", lambda: decoder.text_loss(vectors(10), CAPTIONS), every=2)
     fitting.judge = judge
     decoder.fit(vectors(3), ["a red dog.", "a blue cat runs fast!", CAPTIONS[2]], fitting)
     return decoder
