@@ -1,4 +1,4 @@
-"""The config classes of the nine kinds of component.
+"""The config classes of the ten kinds of component.
 
 They load neither torch nor numpy: a config says everything that can be known without weights, and plugins subclass
 these in modules as light as this one.
@@ -223,6 +223,21 @@ class MetricConfig(ComponentConfig):
     def columns(self) -> tuple[str, ...]:
         """The columns it fills, in snake_case: ("bleu_1", "bleu_4")."""
         return (self.type,)
+
+    def missing(self) -> str | None:
+        """What the environment lacks for it, and how to get it, told before a run starts; None if nothing."""
+        return None
+
+
+class JudgeConfig(ComponentConfig):
+    """Config of a judge."""
+
+    shared: ClassVar[bool] = True
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether it can be shown an image beside a question."""
+        return False
 
     def missing(self) -> str | None:
         """What the environment lacks for it, and how to get it, told before a run starts; None if nothing."""

@@ -5,6 +5,7 @@ from modbridge.config.kinds import (
     DecoderConfig,
     EncoderConfig,
     EngineConfig,
+    JudgeConfig,
     MetricConfig,
     ObjectiveConfig,
     PriorConfig,
@@ -17,6 +18,7 @@ from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Hints, Progress, TextVectors, WeightsJudge
+from modbridge.interfaces.judge import Judge, Question
 from modbridge.interfaces.metric import Metric, Reference, Score
 from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.prior import Prior
@@ -39,6 +41,8 @@ __all__ = [
     "FitData",
     "Fitting",
     "Hints",
+    "Judge",
+    "JudgeConfig",
     "Metric",
     "MetricConfig",
     "Objective",
@@ -46,6 +50,7 @@ __all__ = [
     "Prior",
     "PriorConfig",
     "Progress",
+    "Question",
     "Reference",
     "Score",
     "Source",

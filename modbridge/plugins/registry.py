@@ -15,7 +15,7 @@ from typing import Any
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
 from modbridge.plugins.containment import off_stdout
 
-KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric", "engine", "objective")
+KINDS = ("encoder", "prior", "bridge", "decoder", "source", "vocabulary", "metric", "engine", "objective", "judge")
 
 # Distributions that would change the versions of others beside them.
 APART: Mapping[str, str] = {
@@ -55,6 +55,9 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("metric", "spider_fl"): "modbridge-metrics",
     ("metric", "fense"): "modbridge-metrics",
     ("metric", "vocab"): "modbridge-metrics",
+    ("metric", "text_vqa"): "modbridge-metrics",
+    ("metric", "judged"): "modbridge-metrics",
+    ("judge", "lm_judge"): "modbridge-captioning",
     ("engine", "ray"): "modbridge-ray",
     ("objective", "diffusion_teacher"): "modbridge-vlv",
     ("encoder", "query_encoder"): "modbridge-vlv",
