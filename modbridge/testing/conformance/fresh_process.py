@@ -75,11 +75,12 @@ def asked(kind: str, block: dict[str, Any], validate: Callable[..., Any], regist
         for modality in config.modalities:
             config.emits(modality)
         return
-    if kind in ("source", "metric", "engine", "objective"):
+    if kind in ("source", "metric", "engine", "objective", "judge"):
         told = {
             "source": ("captioned", "brings_texts"),
             "metric": ("columns",),
             "objective": ("needs_fit", "takes"),
+            "judge": ("sees_images",),
         }
         _ = [getattr(config, name) for name in told.get(kind, ())]
         return
