@@ -21,6 +21,7 @@ from modbridge.config.kinds import (
     DecoderConfig,
     EncoderConfig,
     EngineConfig,
+    JudgeConfig,
     MetricConfig,
     ObjectiveConfig,
     PriorConfig,
@@ -36,9 +37,11 @@ from modbridge.interfaces import (
     Engine,
     FitData,
     Fitting,
+    Judge,
     Metric,
     Objective,
     Prior,
+    Question,
     Reference,
     Score,
     Source,
@@ -671,6 +674,28 @@ class AsksForGradients(GoodObjective):
         pass
 
 
+# Judges
+
+
+class GoodJudgeConfig(JudgeConfig):
+    """Tells the longest word of a question."""
+
+
+class GoodJudge(Judge[GoodJudgeConfig]):
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        return [max(question.text.split(), key=len) for question in questions]
+
+
+class JudgeOfFew(GoodJudge):
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        return super().answer(questions)[:2]
+
+
+class JudgeOfNeighbours(GoodJudge):
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        return [f"{one} of {len(questions)}" for one in super().answer(questions)]
+
+
 def downloads(at: Path) -> dict[str, Any]:
     """An example that needs a network, and does not say so when there is none."""
     with contextlib.suppress(OSError):
@@ -688,6 +713,7 @@ KINDS: dict[str, tuple[type, type]] = {
     "metric": (GoodMetricConfig, GoodMetric),
     "engine": (GoodEngineConfig, GoodEngine),
     "objective": (GoodObjectiveConfig, GoodObjective),
+    "judge": (GoodJudgeConfig, GoodJudge),
 }
 
 # (kind, name, the check that it breaks, its config or implementation, words of what was found)
@@ -755,6 +781,8 @@ BROKEN: tuple[tuple[str, str, str, type | None, str], ...] = (
     ("objective", "gradients_pass", "gradients_pass", NoGradients, "its loss has no gradient"),
     ("objective", "asks_for_gradients", "gradients_pass", AsksForGradients, "its own parameters ask for gradients"),
     ("objective", "one_loss_for_all", "shapes", OneLossForAll, "loss gave a tensor () for 1 items"),
+    ("judge", "of_few", "shapes", JudgeOfFew, "gave 2 answers to 3 questions"),
+    ("judge", "of_neighbours", "batch_invariance", JudgeOfNeighbours, "ask: 16 items at once"),
     ("engine", "swallows_errors", "errors_arrive", SwallowsErrors, "a DataError in a worker did not arrive"),
 )
 

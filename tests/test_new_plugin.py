@@ -55,7 +55,7 @@ def name_of(kinds: Sequence[str]) -> str:
     return "made-" + "".join(kind[0] for kind in kinds) if len(kinds) > 1 else f"made-{kinds[0]}"
 
 
-@pytest.mark.parametrize("kinds", SETS, ids=lambda kinds: "-".join(kinds) if len(kinds) < 9 else "all")
+@pytest.mark.parametrize("kinds", SETS, ids=lambda kinds: "-".join(kinds) if len(kinds) < len(KINDS) else "all")
 def test_a_new_plugin_runs_at_once(
     call: Callable[..., Any], install: Callable[[Path], None], kinds: tuple[str, ...]
 ) -> None:

@@ -14,9 +14,9 @@ import click
 def command(name: str, kinds: str, out: str | None) -> None:
     """Write a package with parts of your own: they run in its pipeline and pass its tests at once.
 
-    The kinds are encoder, prior, bridge, decoder, source, vocabulary, metric, engine and objective. A prior comes with
-    a bridge that it works in, a vocabulary with a decoder, an objective with an encoder. What is yours to decide is
-    marked in the code.
+    The kinds are encoder, prior, bridge, decoder, source, vocabulary, metric, engine, objective and judge. A prior
+    comes with a bridge that it works in, a vocabulary with a decoder, an objective with an encoder, a judge with a
+    metric. What is yours to decide is marked in the code.
 
     \b
     Examples:

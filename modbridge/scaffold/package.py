@@ -23,7 +23,7 @@ from modbridge.scaffold.imports import joined
 from modbridge.scaffold.pipeline import pipeline
 
 # A part that works only inside another brings that one along.
-INSIDE = {"prior": "bridge", "vocabulary": "decoder", "objective": "encoder"}
+INSIDE = {"prior": "bridge", "vocabulary": "decoder", "objective": "encoder", "judge": "metric"}
 # What the examples of parts need beside their type to be tiny.
 SMALL = {"decoder": {"steps": 4, "batch_size": 4}, "source": {"count": 4}}
 LONGEST = 32  # letters of a name: with more the formatter would want lines broken elsewhere
@@ -116,7 +116,7 @@ class Package:
         return re.sub("|".join(words), lambda found: words[found.group()], text)
 
     def _flavour(self, kind: str) -> str:
-        """Which template of a kind is taken: a bridge beside a prior uses it, a decoder a vocabulary."""
+        """Which template of a kind is taken: a bridge beside a prior uses it, a metric beside a judge."""
         return "_with_".join([kind, *self._inside(kind)])
 
     def _inside(self, kind: str) -> list[str]:

@@ -36,6 +36,8 @@ def pipeline(parts: Mapping[str, str], name: str) -> str:
             lines.append(f"{kind}: {{type: {parts[kind]}, {inner}: {parts[inner]}}}")
         else:
             lines.append(f"{kind}: {parts[kind]}")
-    metrics = [parts["metric"]] if "metric" in parts else []
+    metrics = []
+    if "metric" in parts:
+        metrics += [f"{{type: {parts['metric']}, judge: {parts['judge']}}}" if "judge" in parts else parts["metric"]]
     metrics += [] if "source" in parts else ["objects_exact"]
     return "\n".join([*lines, f"metrics: [{', '.join(metrics)}]", ""])

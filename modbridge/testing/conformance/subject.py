@@ -116,7 +116,7 @@ class Subject:
     def ports(self) -> dict[str, Port]:
         """The ports that the component is built at: vectors, or sequences where it takes no vectors (ragged ones where
         it takes no others). A vocabulary's stored vectors decide their own space."""
-        if self.kind in ("encoder", "source", "metric", "engine", "objective"):
+        if self.kind in ("encoder", "source", "metric", "engine", "objective", "judge"):
             return {}
         refusals = []
         for tokens, ragged in ((None, False), (TOKENS, False), (TOKENS, True)):

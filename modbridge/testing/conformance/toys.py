@@ -146,6 +146,16 @@ def references(count: int) -> list[Reference]:
     return [Reference(str(row), captions(row), facts(row)) for row in range(count)]
 
 
+def questions() -> list[str]:
+    """What judges are asked: of each item a question with its caption, some longer than others."""
+    asked = []
+    for row in range(ITEMS):
+        first, second = captions(row)
+        told = f"{first}. {second}" if row % 3 else first
+        asked.append(f"Caption: {told}\nQuestion: what colour is it?\nAnswer:")
+    return asked
+
+
 class ToySource(Source[SourceConfig]):
     """The toy items with their captions, as a source that an encoder is trained on."""
 

@@ -16,8 +16,8 @@ from modbridge.testing.conformance.state import other_randomness
 from modbridge.testing.conformance.subject import Subject
 from modbridge.testing.conformance.views import views
 
-USED = ("encoder", "prior", "bridge", "decoder", "vocabulary", "objective")
-PORTED = tuple(kind for kind in USED if kind not in ("prior", "objective"))  # these are given bare tensors
+USED = ("encoder", "prior", "bridge", "decoder", "vocabulary", "objective", "judge")
+PORTED = tuple(kind for kind in USED if kind not in ("prior", "objective", "judge"))  # given bare tensors, or words
 BATCHES = (0, 1, 3)
 ON_A_GPU = 1e-3
 

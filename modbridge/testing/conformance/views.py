@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from modbridge.interfaces.decoder import Decoded
+from modbridge.interfaces.judge import Question
 from modbridge.interfaces.vocabulary import Entity
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.compare import ROUNDING, Rows
-from modbridge.testing.conformance.outcome import Failed
+from modbridge.testing.conformance.outcome import Failed, NotRun
 from modbridge.testing.conformance.subject import Subject
 
 START_STEP, NUM_STEPS, NEAREST, EPOCH = 4, 2, 3, 1
@@ -46,6 +47,7 @@ def views(subject: Subject) -> list[View]:
         "decoder": _decoder,
         "vocabulary": _vocabulary,
         "objective": _objective,
+        "judge": _judge,
     }
     return of[subject.kind](subject)
 
@@ -192,6 +194,22 @@ def _objective(subject: Subject) -> list[View]:
         _check_tensor("loss", found, (len(rows),))
 
     return [View("loss", (given, items), toys.ITEMS, loss, check, lambda found: found)]
+
+
+def _judge(subject: Subject) -> list[View]:
+    lacks = subject.config.missing()
+    if lacks:
+        raise NotRun(f"the environment lacks something: {lacks}")
+    shown = [toys.image(row) for row in range(toys.ITEMS)] if subject.config.sees_images else [None] * toys.ITEMS
+    asked = [Question(text, image) for text, image in zip(toys.questions(), shown, strict=True)]
+
+    def ask(judge: Any, rows: Sequence[int], seed: int) -> Any:
+        return judge.ask([asked[i] for i in rows])
+
+    def check(judge: Any, found: Any, rows: Sequence[int]) -> None:
+        _check_list("ask", found, len(rows), str)
+
+    return [View("ask", asked, toys.ITEMS, ask, check, lambda found: found)]
 
 
 def _some(whole: Embeddings, rows: Sequence[int]) -> Embeddings:
