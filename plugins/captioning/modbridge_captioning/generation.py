@@ -39,6 +39,19 @@ def write(
     """Captions behind `lead`, each with its log-probability, its end included, divided by its number of tokens (to the
     power `length_penalty` in beam search). At most `at_once` are written together, those with prompts of like length,
     so that little is padded."""
+    rows, scores = written(lm, tokenizer, lead, search, ends, at_once)
+    texts = []
+    for row in rows:
+        words = [token for token in row if token != tokenizer.eos_token_id]
+        text = tokenizer.decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts.append(" ".join(str(text).split()))
+    return list(zip(texts, scores, strict=True))
+
+
+def written(
+    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lead: Lead, search: Generate, ends: list[int], at_once: int
+) -> tuple[list[list[int]], list[float]]:
+    """As `write`: the tokens behind each row of `lead`, their end included, and how likely they are."""
     if keeps_rows_apart(lm):
         found = Search(lm, lead, ends, search.max_new_tokens, search.num_beams, search.length_penalty)
         found.write(at_once)
@@ -55,9 +68,5 @@ def write(
         )
         tokens, lengths, logs = searched(lm, lead, config, at_once)
         scores = logs / lengths**search.length_penalty
-    texts = []
-    for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
-        words = [token for token in row[:length] if token != tokenizer.eos_token_id]
-        text = tokenizer.decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        texts.append(" ".join(str(text).split()))
-    return list(zip(texts, scores.tolist(), strict=True))
+    rows = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    return rows, scores.tolist()

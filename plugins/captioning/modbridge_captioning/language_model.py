@@ -57,8 +57,8 @@ def lm_of_shape(folder: Path) -> PreTrainedModel:
     return lm
 
 
-def load_lm(name: str) -> PreTrainedModel:
-    """The pretrained causal LM `name` in float32, from its hub id or folder.
+def load_lm(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The pretrained causal LM `name` in float32 (or `dtype`), from its hub id or folder.
 
     Raises SetupError for a hub id that cannot be had, DataError for a folder that does not exist, ArtefactError for
     weights that are incomplete, broken, or not those of a causal LM that takes `inputs_embeds`.
@@ -68,7 +68,7 @@ def load_lm(name: str) -> PreTrainedModel:
         name,
         what="language model",
         probes=("config.json",),
-        dtype=torch.float32,
+        dtype=dtype,
         use_safetensors=True,  # the other format is a pickle
         output_loading_info=True,
     )
@@ -118,6 +118,18 @@ def load_tokenizer(name: str, lm: PreTrainedModel | None = None) -> PreTrainedTo
             f"Leave tokenizer out to take the language model's own, or give the one it was trained with."
         )
     return tokenizer
+
+
+def own_ends(name: str) -> set[int]:
+    """The tokens at which the LM `name`, loaded before, says itself that it ends: of some that were taught to chat the
+    end of a turn is another than the tokenizer's end of text (Gemma)."""
+    folder = Path(name).expanduser()
+    try:
+        found = GenerationConfig.from_pretrained(str(folder) if folder.exists() else name, local_files_only=True)
+    except (OSError, ValueError):  # it says nothing of its own
+        return set()
+    ends = found.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
 
 
 def token_embedding(lm: PreTrainedModel) -> torch.nn.Embedding:

@@ -1,4 +1,4 @@
-"""Announces the captioning decoders. Light: the parts themselves are imported when they are asked for."""
+"""Announces the captioning decoders and the judge. Light: the parts themselves are imported when they are asked for."""
 
 from __future__ import annotations
 
@@ -26,5 +26,15 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 "lr": 1e-3,
                 "generate": {"max_new_tokens": 8},
             },
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="judge",
+            name="lm_judge",
+            config="modbridge_captioning.judge_config:LmJudgeConfig",
+            impl="modbridge_captioning.lm_judge:LmJudge",
+            summary="any causal language model of transformers, which answers questions on texts",
+            example_from="modbridge_captioning.examples:lm_judge",
         )
     )

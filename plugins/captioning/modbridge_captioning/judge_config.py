@@ -1,0 +1,43 @@
+"""Config of the language-model judge. Loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from modbridge.config.component import Affects, Purpose
+from modbridge.config.kinds import JudgeConfig
+from modbridge.store.keys import model_digest
+from modbridge_captioning.blocks import Count
+
+
+class LmJudgeConfig(JudgeConfig):
+    """Any causal language model of transformers, which answers by what it writes behind a question, greedily. It reads
+    text only.
+
+    `lm`: a Hugging Face id or a local folder. `tokenizer`: None for the LM's own; an id or folder.
+    `chat`: whether a question is put as a user's turn by the chat template of the tokenizer. "auto" is so where it has
+    one: instruction-tuned models do, GPT-2 does not.
+    `max_new_tokens`: the longest answer; ratings take 32, a few words less.
+    `precision`: of the weights and of all that is computed. bfloat16 halves the memory.
+    `batch_size`: questions answered at once.
+    """
+
+    type: Literal["lm_judge"] = "lm_judge"
+    lm: str
+    tokenizer: str | None = None
+    chat: Literal["auto"] | bool = "auto"
+    max_new_tokens: Count = 64
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batch_size: Annotated[int, Field(ge=1), Affects("nothing")] = 16
+
+    def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
+        """As for every component, but a folder counts by its files, not by its name."""
+        fields = super().key_fields(*purposes)
+        for name in ("lm", "tokenizer"):
+            folder = Path(fields[name] or "").expanduser()
+            if fields[name] and folder.is_dir():
+                fields[name] = model_digest(folder) or fields[name]
+        return fields
