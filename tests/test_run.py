@@ -67,7 +67,8 @@ def test_a_second_run_does_no_work(call: Call, world: Path, tmp_path: Path) -> N
         ("decoder.steps=31", {"fit_decoder", "generate", "score"}),
         ("decoder.loud=true", {"generate", "score"}),
         ("bridge.frame=centred", {"cross", "measure", "fit_decoder", "generate", "score"}),
-        ("metrics=[bleu]", {"score"}),
+        ("metrics=[bleu]", set()),  # each metric's scores are kept by themselves
+        ("metrics=[bleu,rouge_l]", {"score"}),
         ("encoder.batch_size=3", set()),
         ("device=cpu", set()),
     ],

@@ -67,26 +67,37 @@ def build_component(
     A failure inside the component's own code becomes a PluginError that names the component.
     """
     spec = registry.get(kind, config.type)
-    shared = shared or Shared(context.seed)
-    parts = {
-        name: shared.part(part, of, registry, context.device)
-        if part.shared
-        else build_component(part, of, registry, _inside(context, config, name, part), shared)
-        for name, of, part in config.each_part()
-    }
+    parts = _parts(config, registry, context, shared or Shared(context.seed))
     implementation = spec.load_impl()
     with guard(kind, config.type, spec.plugin, "it was built"):
         return implementation(config, replace(context, parts=parts))
 
 
-def build_metric(config: MetricConfig, registry: Registry) -> Metric[Any]:
-    """The metric that the registry names for `config`, with its nested parts built (which stand at no port)."""
+def build_metric(
+    config: MetricConfig, registry: Registry, context: BuildContext | None = None, shared: Shared | None = None
+) -> Metric[Any]:
+    """The metric that the registry names for `config`, with its nested parts built, which stand at no port. `context`:
+    where it works (by default on the CPU). `shared`: as for `build_component`."""
     spec = registry.get("metric", config.type)
-    parts = {name: build_component(part, of, registry, BuildContext()) for name, of, part in config.each_part()}
+    context = context or BuildContext()
+    parts = _parts(config, registry, context, shared or Shared(context.seed))
     implementation = spec.load_impl()
     with guard("metric", config.type, spec.plugin, "it was built"):
         found: Metric[Any] = implementation(config, parts) if parts else implementation(config)
+    found.context = replace(context, parts=parts)
     return found
+
+
+def _parts(
+    config: ComponentConfig, registry: Registry, context: BuildContext, shared: Shared
+) -> dict[str, Component[Any]]:
+    """The nested parts of a component, built."""
+    return {
+        name: shared.part(part, of, registry, context.device)
+        if part.shared
+        else build_component(part, of, registry, _inside(context, config, name, part), shared)
+        for name, of, part in config.each_part()
+    }
 
 
 def _inside(context: BuildContext, config: ComponentConfig, name: str, part: ComponentConfig) -> BuildContext:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from modbridge.assembly.build import Shared, build_component, guard
+from modbridge.assembly.build import Shared, build_component, build_metric, guard
 from modbridge.builtin.engine_config import LocalEngineConfig
 from modbridge.builtin.local_engine import LocalEngine
 from modbridge.config.component import ComponentConfig
-from modbridge.config.kinds import SourceConfig
+from modbridge.config.kinds import MetricConfig, SourceConfig
 from modbridge.config.pipeline import DEVICES, dump
 from modbridge.distributed import World
 from modbridge.errors import ConfigError, Problem, SetupError
@@ -28,6 +28,7 @@ from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Progress, TextVectors, WeightsJudge
+from modbridge.interfaces.metric import Metric
 from modbridge.interfaces.source import Source, check_keys
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings
@@ -202,8 +203,16 @@ class Session:
         self, config: ComponentConfig, kind: str, context: BuildContext, *, seed: int | None = None, taught: str = ""
     ) -> Any:
         """A component. `seed`, `taught`: those of the parts that it shares with others (see `Shared`)."""
-        shared = Shared(context.seed if seed is None else seed, self.remember, taught)
-        return build_component(config, kind, self.plugins.registry, context, shared)
+        return build_component(config, kind, self.plugins.registry, context, self._shared(context, seed, taught))
+
+    def build_metric(
+        self, config: MetricConfig, context: BuildContext, *, seed: int | None = None, taught: str = ""
+    ) -> Metric[Any]:
+        """A metric; `seed`, `taught`: as in `build`."""
+        return build_metric(config, self.plugins.registry, context, self._shared(context, seed, taught))
+
+    def _shared(self, context: BuildContext, seed: int | None, taught: str) -> Shared:
+        return Shared(context.seed if seed is None else seed, self.remember, taught)
 
     def guard(self, config: ComponentConfig, kind: str, doing: str) -> AbstractContextManager[None]:
         return guard(kind, config.type, self.plugins.registry.get(kind, config.type).plugin, doing)

@@ -113,7 +113,7 @@ def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
         if spec.kind == "source":
             return {"gives": f"{config.modality} items" + (" with texts" if config.captioned else "")}
         if spec.kind == "metric":
-            return {"columns": ", ".join(config.columns)}
+            return {"judges": "captions" if config.judges == "text" else "images", "columns": ", ".join(config.columns)}
     except ModbridgeError as error:
         return {"ports": str(error)}
     return {}

@@ -220,6 +220,17 @@ class MetricConfig(ComponentConfig):
     """Config of a metric."""
 
     @property
+    def judges(self) -> Literal["text", "image"]:
+        """What it judges: the captions of `decoder`, or the images of each of `decoders` that makes images. Columns of
+        images stand in a row behind the decoder's name: `image_fid`."""
+        return "text"
+
+    @property
+    def reads_media(self) -> bool:
+        """Whether it looks at the items themselves (`Reference.media`)."""
+        return self.judges == "image"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns it fills, in snake_case: ("bleu_1", "bleu_4")."""
         return (self.type,)

@@ -181,7 +181,8 @@ class PipelineConfig(_Section):
     select: SelectConfig = SelectConfig()
     """Which weights of the decoder's training are kept."""
     metrics: Annotated[list[MetricConfig], Part("metric")] = []
-    """Judges of the captions."""
+    """Judges of the captions, and of the images that decoders of `decoders` make: their columns stand behind the
+    decoder's name (`image_fid`)."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What the test items are decoded from, and what they are scored against."""
     gap: GapConfig = GapConfig()
@@ -205,6 +206,23 @@ class PipelineConfig(_Section):
         if decoder.makes != "text":  # captions neither teach nor judge it
             changes |= {"decoder_input": "source", "augment": None, "select": SelectConfig(by=LAST)}
         return self.model_copy(update=changes)
+
+    @property
+    def image_decoders(self) -> tuple[str, ...]:
+        """The names of those of `decoders` that make images."""
+        return tuple(name for name, decoder in self.decoders.items() if decoder.makes == "image")
+
+    def columns_of(self, metric: MetricConfig) -> tuple[str, ...]:
+        """The columns that a metric fills in a row: its own, or, where it judges images, those of each decoder that
+        makes images, behind its name."""
+        if metric.judges == "text":
+            return metric.columns
+        return tuple(f"{name}_{column}" for name in self.image_decoders for column in metric.columns)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Every column that its metrics fill in a row."""
+        return tuple(column for metric in self.metrics for column in self.columns_of(metric))
 
     @property
     def pretraining_seed(self) -> int:
@@ -247,11 +265,9 @@ def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[P
     values = {name: value for name, value in tree.items() if name not in LOADER_FIELDS}
     config: PipelineConfig | None = _check_section(PipelineConfig, values, "", registry, problems)
     if config is not None and config.reported is not None:
-        problems += config.reported.problems(
-            MEASURED | GAP_COLUMNS | {name for m in config.metrics for name in m.columns}
-        )
+        problems += config.reported.problems(MEASURED | GAP_COLUMNS | set(config.scored))
     if config is not None:
-        problems += _misplaced_decoders(config)
+        problems += _misplaced_decoders(config) + _misplaced_metrics(config)
     if config is not None and config.selects_with_pairs:
         try:
             metric_column(config.selected_by, config.metrics, registry)
@@ -269,6 +285,23 @@ def _misplaced_decoders(config: PipelineConfig) -> list[Problem]:
         found.append(Problem("decoder", message, hint=hint))
     if "text" in config.decoders:
         found.append(Problem("decoders.text", "is the name of `decoder` itself", hint="give it another name"))
+    return found
+
+
+def _misplaced_metrics(config: PipelineConfig) -> list[Problem]:
+    """Metrics of images where nothing makes any, and columns that two metrics of images would fill."""
+    found, taken = [], dict[str, int]()
+    for number, metric in enumerate(config.metrics):
+        if metric.judges == "image" and not config.image_decoders:
+            message = f"{metric.type!r} judges images, and none of `decoders` makes any"
+            hint = "add one, such as `decoders: {image: {type: diffusion_painter}}`, or leave the metric out"
+            found.append(Problem(f"metrics.{number}", message, hint=hint))
+        for column in config.columns_of(metric):
+            other = config.metrics[taken.setdefault(column, number)]
+            if other is not metric and "image" in (metric.judges, other.judges):
+                message = f"{metric.type!r} fills the column {column!r}, which metrics.{taken[column]} fills too"
+                found.append(Problem(f"metrics.{number}", message, hint="leave one of the two out"))
+                break
     return found
 
 

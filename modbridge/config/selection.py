@@ -15,9 +15,10 @@ def metric_column(by: str, metrics: Sequence[MetricConfig], registry: Registry) 
     """The metric that fills the column `by`, or is called so and fills one column, and that column.
 
     `metrics`: the pipeline's, whose options then hold; others have their defaults. Raises ConfigError if there is none,
-    or if it fills several columns.
+    if it fills several columns, or if it judges images.
     """
-    candidates = [*metrics, *_with_defaults(registry)]
+    installed = [*metrics, *_with_defaults(registry)]
+    candidates = [metric for metric in installed if metric.judges == "text"]
     for metric in candidates:
         if by in metric.columns:
             return metric, by
@@ -27,6 +28,11 @@ def metric_column(by: str, metrics: Sequence[MetricConfig], registry: Registry) 
             return named, named.columns[0]
         columns = ", ".join(named.columns)
         raise ConfigError([Problem("select.by", f"{by!r} fills several columns", hint=f"name one of {columns}")])
+    of_images = {name: m.type for m in installed if m.judges == "image" for name in (m.type, *m.columns)}
+    painted = next((of for name, of in of_images.items() if by == name or by.endswith(f"_{name}")), None)
+    if painted is not None:
+        message = f"{by!r} is of {painted!r}, which judges images; weights are chosen by what `decoder` writes"
+        raise ConfigError([Problem("select.by", message, hint="name a metric of captions, or text_loss, or last")])
     known = list(dict.fromkeys(column for metric in candidates for column in metric.columns))
     close = get_close_matches(by, ["last", "text_loss", *known], n=1, cutoff=0.6)
     meant = f"did you mean {close[0]!r}? " if close else ""

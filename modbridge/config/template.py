@@ -192,7 +192,7 @@ def _ready_metrics(registry: Registry) -> list[str]:
             config = spec.load_config()(type=name)
         except (ModbridgeError, ValidationError):
             continue
-        if config.missing() is None and spec.plugin != _DEMO:
+        if config.missing() is None and config.judges == "text" and spec.plugin != _DEMO:
             ready.append(name)
     return ready
 

@@ -19,7 +19,7 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Hints, Progress, TextVectors, WeightsJudge
 from modbridge.interfaces.judge import Judge, Question
-from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.interfaces.metric import Metric, Reference, Score, Scoring
 from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.prior import Prior
 from modbridge.interfaces.source import Source, check_keys, text_key
@@ -53,6 +53,7 @@ __all__ = [
     "Question",
     "Reference",
     "Score",
+    "Scoring",
     "Source",
     "SourceConfig",
     "TextVectors",

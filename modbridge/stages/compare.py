@@ -133,7 +133,7 @@ def require_comparable(session: Session, experiment: Experiment) -> None:
 def chosen_rank(cell: Cell) -> str:
     """The measure that rows are ranked by. Raises ConfigError for one that is not there."""
     config = cell.config
-    columns = [name for metric in config.metrics for name in metric.columns] if config.decoder is not None else []
+    columns = list(config.scored) if config.decoder is not None else []
     wanted = config.compare.rank_by
     if wanted is None:
         return "cider" if "cider" in columns else next(iter(columns), HARMONIC)

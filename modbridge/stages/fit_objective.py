@@ -14,10 +14,11 @@ from typing import Any
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.component import ComponentConfig
-from modbridge.config.kinds import ObjectiveConfig
+from modbridge.config.kinds import MetricConfig, ObjectiveConfig
 from modbridge.config.weights import MANIFEST, weights_folder
 from modbridge.errors import ArtefactError, PluginError
 from modbridge.interfaces.component import BuildContext, Component
+from modbridge.interfaces.metric import Metric
 from modbridge.interfaces.objective import Objective
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_objectives, load_weights
@@ -52,6 +53,16 @@ def built(session: Session, cell: Cell, config: ComponentConfig, kind: str, cont
     parts = dict(trained_objectives(config))
     taught = session.fingerprint(cell.config.data.pretraining) if parts else ""
     found: Component[Any] = session.build(config, kind, context, seed=cell.config.pretraining_seed, taught=taught)
+    load_objectives(found, lambda name: objective_folder(session, cell, parts[name]))
+    return found
+
+
+def built_metric(session: Session, cell: Cell, config: MetricConfig) -> Metric[Any]:
+    """A metric on the cell's device, with the objectives inside it that the run trains."""
+    parts = dict(trained_objectives(config))
+    taught = session.fingerprint(cell.config.data.pretraining) if parts else ""
+    context = BuildContext(device=session.torch_device(cell.config.device), seed=cell.config.seed)
+    found = session.build_metric(config, context, seed=cell.config.pretraining_seed, taught=taught)
     load_objectives(found, lambda name: objective_folder(session, cell, parts[name]))
     return found
 

@@ -32,7 +32,7 @@ from modbridge.stages.fit_objective import objective_folder, trained_objectives
 from modbridge.stages.generate import IMAGES, Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.samples import samples_html
-from modbridge.stages.score import references
+from modbridge.stages.score import held_out_references
 from modbridge.stages.select import needs
 from modbridge.store.artefact import link
 from modbridge.store.keys import stable_hash
@@ -249,7 +249,8 @@ def _prediction_lines(session: Session, cells: Sequence[Cell], generations: Mapp
     lines = []
     for cell in cells:
         generation = generations[cell.label]
-        for decoded, reference in zip(generation.predictions, references(session, cell, generation), strict=True):
+        judged_by = held_out_references(session, cell, generation)
+        for decoded, reference in zip(generation.predictions, judged_by, strict=True):
             line = {
                 "cell": cell.label,
                 "key": decoded.key,

@@ -73,7 +73,8 @@ def _fit_together(session: Session, cell: Cell, reach: int) -> None:
         return session.world.first(lambda: not session.cache.has(stage, key))
 
     config = cell.config.encoder
-    for _, part in trained_objectives(config):
+    scoring = cell.config.metrics if reach >= STAGES.index("score") else ()
+    for _, part in (found for holder in (config, *scoring) for found in trained_objectives(holder)):
         if lacks("fit_objective", objective_key(session, cell, part)):
             objective_folder(session, cell, part)
     if config.needs_fit and lacks("fit_encoder", encoder_key(session, cell)):

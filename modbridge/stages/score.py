@@ -1,26 +1,36 @@
-"""Stage score: one row of the table for a cell: gap measures of its vectors, and scores of its captions."""
+"""Stage score: one row of the table for a cell: gap measures of its vectors, and scores of what its decoders made.
+
+Each metric is asked once for each decoder that it judges, and its scores are kept by themselves: a metric that is added
+leaves the others as they are.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from modbridge.assembly.build import build_metric
+import numpy as np
+
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.component import Purpose
-from modbridge.config.kinds import BridgeConfig
-from modbridge.errors import ConfigError, DataError, Problem
-from modbridge.interfaces.metric import Metric, Reference, Score
+from modbridge.config.kinds import BridgeConfig, MetricConfig, SourceConfig
+from modbridge.errors import ConfigError, Problem
+from modbridge.interfaces.decoder import Decoded
+from modbridge.interfaces.metric import Reference, Score, Scoring
 from modbridge.measures import gap_row
+from modbridge.media import load_image
 from modbridge.stages.cross import Crossed, Split, crossed, held_out_from
 from modbridge.stages.embed import left_out
 from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
 from modbridge.stages.fit_decoder import augments
+from modbridge.stages.fit_objective import built_metric, objective_keys
 from modbridge.stages.generate import Generated, generated
+from modbridge.stages.references import references
 from modbridge.stages.select import chosen_by, needs
 from modbridge.store.artefact import read_manifest, write_manifest
 from modbridge.store.keys import stable_hash
@@ -62,76 +72,97 @@ def gap_columns(vectors: Crossed) -> dict[str, float]:
     )
 
 
-def build_metrics(session: Session, cell: Cell) -> list[Metric[Any]]:
-    """The cell's metrics, built."""
-    return [build_metric(config, session.plugins.registry) for config in cell.config.metrics]
+def held_out_references(session: Session, cell: Cell, generation: Generated) -> list[Reference]:
+    """What the captions of the test items are judged by."""
+    keys = [decoded.key for decoded in generation.predictions]
+    return references(session, cell, keys, _judged_on(cell))
 
 
-def missing_parts(cell: Cell) -> list[str]:
-    """What the environment lacks for the cell's metrics."""
-    return [f"{config.type}: {text}" for config in cell.config.metrics if (text := config.missing())]
+def _judged_on(cell: Cell) -> SourceConfig:
+    return cell.config.data.test or cell.config.data.train
 
 
-def references(session: Session, cell: Cell, generation: Generated) -> list[Reference]:
-    """What each caption is judged by."""
-    source = session.source(cell.config.data.test or cell.config.data.train)
-    rows = {key: i for i, key in enumerate(source.keys())}
-    skip = cell.config.evaluate.caption if cell.config.evaluate.references == "others" else None
-    found = []
-    for decoded in generation.predictions:
-        row = rows[decoded.key]
-        texts = tuple(text for i, text in enumerate(source.texts(row)) if i != skip)
-        if not texts:
-            raise DataError(
-                f"the item {decoded.key!r} has no reference left to score against; evaluate.references: others needs "
-                f"two captions an item."
-            )
-        found.append(Reference(decoded.key, texts, source.facts(row)))
-    return found
+class Images(Sequence[Decoded]):
+    """What a decoder that makes images made; each image, uint8 (H, W, 3), is read from its file when it is asked for.
+    A slice is such a sequence too."""
+
+    def __init__(self, predictions: Sequence[Decoded], files: Sequence[Path]) -> None:
+        self._predictions, self._files = predictions, files
+
+    def __len__(self) -> int:
+        return len(self._predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Decoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Images: ...
+    def __getitem__(self, index: int | slice) -> Decoded | Images:
+        if isinstance(index, slice):
+            return Images(self._predictions[index], self._files[index])
+        return replace(self._predictions[index], image=np.asarray(load_image(self._files[index])))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the metrics say of a cell's captions: one Score a column, with one value an item where the metric has it.
-    `tokenizers`: those that the scores depend on."""
+    """What the metrics say of what a cell's decoders made: one Score a column of the row, with one value an item where
+    the metric has it. `tokenizers`: those that the scores depend on."""
 
     columns: dict[str, Score]
     tokenizers: list[str]
 
 
+def judged(cell: Cell, config: MetricConfig) -> Iterator[tuple[str, Cell]]:
+    """What a metric judges: the cell itself, under "", or, under "name_", the cells of those further decoders that make
+    images."""
+    if config.judges == "text":
+        yield "", cell
+    else:
+        yield from ((f"{name}_", cell.others[name]) for name in cell.config.image_decoders)
+
+
 def scores(session: Session, cell: Cell) -> Scores:
-    """The captions' scores, made once."""
-    generation = generated(session, cell)
-    registry = session.plugins.registry
-    parts = [
-        [config.key_fields(), registry.get("metric", config.type).identity, config.missing() is not None]
-        for config in cell.config.metrics
-    ]
-    source = cell.config.data.test or cell.config.data.train
+    """All scores of a cell."""
+    columns: dict[str, Score] = {}
+    tokenizers: set[str] = set()
+    for config in cell.config.metrics:
+        for before, of in judged(cell, config):
+            found, tokenizer = _scored_by(session, of, config)
+            columns |= {f"{before}{name}": score for name, score in found.items()}
+            tokenizers |= {tokenizer} if tokenizer else set()
+    return Scores(columns, sorted(tokenizers))
+
+
+def _scored_by(session: Session, cell: Cell, config: MetricConfig) -> tuple[dict[str, Score], str | None]:
+    """What one metric says of what the cell's decoder made, and its tokenizer; made once."""
+    generation, source = generated(session, cell), _judged_on(cell)
+    parts = [config.key_fields(), session.revisions(config, "metric"), config.missing() is not None]
     evaluate = [cell.config.evaluate.caption, cell.config.evaluate.references]
-    key = stable_hash([generation.key, parts, session.fingerprint(source), evaluate])
+    taught = objective_keys(session, cell, config)
+    key = stable_hash([generation.key, parts, session.fingerprint(source), evaluate, taught])
 
     def build(out: Path, work: Path) -> None:
-        judged = references(session, cell, generation)
-        found: dict[str, Score] = {}
-        tokenizers: set[str] = set()
-        for metric in build_metrics(session, cell):
-            with session.guard(metric.config, "metric", "it scored captions"):
-                found |= metric.judge(generation.predictions, judged)
-            tokenizers |= {metric.tokenizer} if metric.tokenizer else set()
-        content = {"scores": {name: asdict(score) for name, score in found.items()}, "tokenizers": sorted(tokenizers)}
+        texts, made = config.judges == "text", generation.predictions
+        predictions: Sequence[Decoded] = made if texts else Images(made, generation.images)
+        keys = [decoded.key for decoded in made]
+        by = references(session, cell, keys, source, media=config.reads_media, texts=texts)
+        kept = work / "metric"
+        kept.mkdir(exist_ok=True)
+        metric = built_metric(session, cell, config)
+        with session.guard(config, "metric", "it scored captions" if texts else "it scored images"):
+            found = metric.judge(predictions, by, Scoring(kept, session.talk.progress))
+        content = {"scores": {name: asdict(score) for name, score in found.items()}, "tokenizer": metric.tokenizer}
         (out / ROW).write_text(json.dumps(content), encoding="utf-8")
-        write_manifest(out, {"kind": "scores", "type": cell.label})
+        write_manifest(out, {"kind": "scores", "type": config.type})
 
-    folder = session.stage("score", key, cell.label, build)
+    folder = session.stage("score", key, f"{cell.label}: {config.type}", build)
     read_manifest(folder)
     content = json.loads((folder / ROW).read_text(encoding="utf-8"))
-    columns = {name: Score(**{**score, "items": tuple(score["items"])}) for name, score in content["scores"].items()}
-    return Scores(columns, content["tokenizers"])
+    found = {name: Score(**{**score, "items": tuple(score["items"])}) for name, score in content["scores"].items()}
+    return found, content["tokenizer"]
 
 
 def scored(session: Session, cell: Cell) -> dict[str, Any]:
-    """The cell's row: who it is, gap measures, caption scores, how many items, which tokenizer."""
+    """The cell's row: who it is, gap measures, scores of captions and images, how many items, which tokenizer."""
     generation, found = generated(session, cell), scores(session, cell)
     columns = {name: _number(score.corpus) for name, score in found.columns.items()}
     notes = {name: score.note for name, score in found.columns.items() if score.note}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from modbridge.assembly.build import build_metric
 from modbridge.assembly.experiment import Cell, Misfit
 from modbridge.assembly.session import Session
 from modbridge.comparison_tables import SELECTION
@@ -26,6 +25,8 @@ from modbridge.interfaces.source import text_key
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embeddings, left_out
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, item_rows
+from modbridge.stages.fit_objective import built_metric, objective_keys
+from modbridge.stages.references import references as references_of
 from modbridge.training import derived_seed, epoch_order
 
 SPLIT = "validation"
@@ -111,6 +112,8 @@ def selection_key(session: Session, cell: Cell) -> list[Any]:
     assert config.decoder is not None
     metric, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
     judged = [column, metric.key_fields(), session.plugins.registry.get("metric", metric.type).identity]
+    if metric.parts():
+        judged += [session.revisions(metric, "metric"), objective_keys(session, cell, metric)]
     evaluate = config.evaluate
     oracle = evaluate.input == "text"
     return [
@@ -145,10 +148,11 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Weights
     """
     config = cell.config
     metric_config, column = metric_column(config.selected_by, config.metrics, session.plugins.registry)
-    metric = build_metric(metric_config, session.plugins.registry)
+    metric = built_metric(session, cell, metric_config)
     bridged, source = _given(session, cell)
-    references = _references(session, cell, bridged.keys)
-    if decoder.config.reads_references and config.data.validation is not None:
+    assert config.data.validation is not None
+    references = references_of(session, cell, bridged.keys, config.data.validation, media=metric_config.reads_media)
+    if decoder.config.reads_references:
         decoder.tell(unscored_texts(session, cell, config.data.validation))
 
     def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> tuple[float, Score]:
@@ -194,21 +198,6 @@ def _items(session: Session, cell: Cell) -> frozenset[str]:
     keys = session.source(cell.config.data.validation).keys()
     order = epoch_order(len(keys), derived_seed("select", cell.config.seed), 0)
     return frozenset(keys[i] for i in order[: cell.config.select.items].tolist())
-
-
-def _references(session: Session, cell: Cell, keys: Sequence[str]) -> list[Reference]:
-    """What the captions of validation items are judged by, as those of the test items are."""
-    assert cell.config.data.validation is not None
-    source = session.source(cell.config.data.validation)
-    rows = {key: i for i, key in enumerate(source.keys())}
-    skip = cell.config.evaluate.caption if cell.config.evaluate.references == "others" else None
-    found = []
-    for key in keys:
-        texts = tuple(text for i, text in enumerate(source.texts(rows[key])) if i != skip)
-        if not texts:
-            raise DataError(f"the validation item {key!r} has no caption to be judged by (evaluate.references).")
-        found.append(Reference(key, texts, source.facts(rows[key])))
-    return found
 
 
 def unscored_texts(session: Session, cell: Cell, config: SourceConfig) -> dict[str, tuple[str, ...]]:

@@ -24,6 +24,7 @@ from modbridge.config.weights import MANIFEST, require_ports, weights_folder, wi
 from modbridge.cost import parameters_of
 from modbridge.errors import ArtefactError
 from modbridge.interfaces.component import Component
+from modbridge.interfaces.metric import Metric
 from modbridge.interfaces.objective import Objective
 from modbridge.store.keys import file_hash
 
@@ -157,7 +158,7 @@ def identities(component: Component[Any]) -> dict[str, str | None]:
     return found
 
 
-def load_objectives(component: Component[Any], folder_of: Callable[[str], Path]) -> None:
+def load_objectives(component: Component[Any] | Metric[Any], folder_of: Callable[[str], Path]) -> None:
     """Fill the objectives inside a component that a run trained, each from the folder that its dotted name has."""
     for name, part in component.context.parts.items():
         load_objectives(part, lambda inner, name=name: folder_of(f"{name}.{inner}"))  # type: ignore[misc]

@@ -78,7 +78,7 @@ def asked(kind: str, block: dict[str, Any], validate: Callable[..., Any], regist
     if kind in ("source", "metric", "engine", "objective", "judge"):
         told = {
             "source": ("captioned", "brings_texts"),
-            "metric": ("columns",),
+            "metric": ("columns", "judges", "reads_media"),
             "objective": ("needs_fit", "takes"),
             "judge": ("sees_images",),
         }

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from modbridge.errors import DataError
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Reference, Score
+from modbridge.media import load_image
 from modbridge.testing.conformance import toys
 from modbridge.testing.conformance.compare import content_hash
 from modbridge.testing.conformance.outcome import Check, Failed, NotRun
@@ -22,6 +25,7 @@ CLOSE = 1e-6
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 
 Judged = tuple[list[Decoded], list[Reference]]
+JUDGES = ("text", "image")
 
 
 def columns(subject: Subject) -> None:
@@ -31,6 +35,8 @@ def columns(subject: Subject) -> None:
     for name in found:
         if not isinstance(name, str) or not _COLUMN.fullmatch(name):
             raise Failed(f"a column is called {name!r}", "snake_case, such as bleu_4", "rename it")
+    if subject.config.judges not in JUDGES:
+        raise Failed(f"`judges` is {subject.config.judges!r}", '"text" or "image"', "give one of the two")
 
 
 def scores(subject: Subject) -> None:
@@ -91,7 +97,7 @@ def seeded_scores(subject: Subject) -> None:
         again = _fresh(subject, *_toys(subject, COUNT)).scores
     if content_hash(before) != content_hash(again):
         raise Failed(
-            "the same captions were scored otherwise the second time",
+            "the same predictions were scored otherwise the second time",
             "one number, whatever torch's, numpy's or Python's own generators do",
             "draw from a generator of a fixed seed",
         )
@@ -107,9 +113,10 @@ def inputs_kept(subject: Subject) -> None:
 
 
 def direction(subject: Subject) -> None:
-    """Captions that are their item's own reference are no worse than those of which every third is another item's."""
+    """Captions that are their item's own reference, or images that are the items, are no worse than where every third
+    is another item's."""
     mixed, references = _toys(subject, COUNT)
-    right = [Decoded(one.key, one.texts[-1]) for one in references]
+    right = [_made(subject, one, one) for one in references]
     good, bad = _scored(subject, right, references), _scored(subject, mixed, references)
     for name in good:
         one, other = good[name].corpus, bad[name].corpus
@@ -118,21 +125,29 @@ def direction(subject: Subject) -> None:
         worse = one < other - CLOSE if good[name].higher_is_better else one > other + CLOSE
         if worse:
             raise Failed(
-                f"{name} is {one:.4g} for captions that say what the references say, and {other:.4g} where some are of "
-                f"other items, with higher_is_better={good[name].higher_is_better}",
-                "that right captions are scored no worse than wrong ones",
+                f"{name} is {one:.4g} for captions that say what the references say (or images that are the items), "
+                f"and {other:.4g} where some are of other items, with higher_is_better={good[name].higher_is_better}",
+                "that what is right is scored no worse than what is wrong",
                 "set higher_is_better in its Score, or look at the sign",
             )
 
 
 def _toys(subject: Subject, count: int) -> Judged:
-    """Captions of which every third is another item's, and what they are judged by."""
+    """Captions (or images, where it judges these) of which every third is another item's, and what they are judged
+    by."""
     references = list(subject.trial.references or toys.references(COUNT))[:count]
+    if subject.config.reads_media:
+        references = [one if one.read else toys.with_image(one, row) for row, one in enumerate(references)]
     others = references[1:] + references[:1]
-    said = [
-        (one if row % 3 else other).texts[-1] for row, (one, other) in enumerate(zip(references, others, strict=True))
-    ]
-    return [Decoded(one.key, text) for one, text in zip(references, said, strict=True)], references
+    pairs = enumerate(zip(references, others, strict=True))
+    return [_made(subject, one, one if row % 3 else other) for row, (one, other) in pairs], references
+
+
+def _made(subject: Subject, item: Reference, what: Reference) -> Decoded:
+    """A prediction for an item: what another, or the same, is."""
+    if subject.config.judges == "text":
+        return Decoded(item.key, what.texts[-1])
+    return Decoded(item.key, "", image=np.asarray(load_image(what.media)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,7 @@ CHECKS = (
     Check("columns", METRIC, "its columns are known beforehand, in snake_case", columns),
     Check("scores", METRIC, "it fills its columns with a number, or None and why", scores),
     Check("order_invariance", METRIC, "the order of items changes nothing", order),
-    Check("seeded", METRIC, "the same captions have the same score", seeded_scores),
+    Check("seeded", METRIC, "the same predictions have the same score", seeded_scores),
     Check("inputs_unchanged", METRIC, "what it is given stays as it is", inputs_kept),
-    Check("direction", METRIC, "right captions are scored no worse than wrong ones", direction),
+    Check("direction", METRIC, "what is right is scored no worse than what is wrong", direction),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,11 @@ def questions() -> list[str]:
         told = f"{first}. {second}" if row % 3 else first
         asked.append(f"Caption: {told}\nQuestion: what colour is it?\nAnswer:")
     return asked
+
+
+def with_image(reference: Reference, row: int) -> Reference:
+    """A reference with the picture of item `row`, for metrics that look at the items."""
+    return replace(reference, read=partial(image, row))
 
 
 class ToySource(Source[SourceConfig]):
