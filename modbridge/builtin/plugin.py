@@ -228,6 +228,17 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="judge",
+            name="chat_judge",
+            config="modbridge.builtin.chat_judge_config:ChatJudgeConfig",
+            impl="modbridge.builtin.chat_judge:ChatJudge",
+            summary="a model behind a server of OpenAI's chat form (vLLM, llama.cpp, hosted), with images or without",
+            # A variable that nobody has set: the checks do not ask a server.
+            example={"url": "http://localhost:8000/v1", "model": "a-model", "key_env": "MODBRIDGE_EXAMPLE_KEY"},
+        )
+    )
+    register(
+        ComponentSpec(
             kind="engine",
             name="local",
             config="modbridge.builtin.engine_config:LocalEngineConfig",
