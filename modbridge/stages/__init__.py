@@ -13,6 +13,7 @@ KEPT = (
     "fit_decoder",
     "generate",
     "score",
+    "answers",
     "measure",
     "gap",
     "probe",

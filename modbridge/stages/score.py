@@ -24,6 +24,7 @@ from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Reference, Score, Scoring
 from modbridge.measures import gap_row
 from modbridge.media import load_image
+from modbridge.stages.answers import attended
 from modbridge.stages.cross import Crossed, Split, crossed, held_out_from
 from modbridge.stages.embed import left_out
 from modbridge.stages.fit_bridge import Rows, fit_notes, fitted_bridge
@@ -148,7 +149,10 @@ def _scored_by(session: Session, cell: Cell, config: MetricConfig) -> tuple[dict
         kept = work / "metric"
         kept.mkdir(exist_ok=True)
         metric = built_metric(session, cell, config)
-        with session.guard(config, "metric", "it scored captions" if texts else "it scored images"):
+        with (
+            attended(session, [metric]),
+            session.guard(config, "metric", "it scored captions" if texts else "it scored images"),
+        ):
             found = metric.judge(predictions, by, Scoring(kept, session.talk.progress))
         content = {"scores": {name: asdict(score) for name, score in found.items()}, "tokenizer": metric.tokenizer}
         (out / ROW).write_text(json.dumps(content), encoding="utf-8")
