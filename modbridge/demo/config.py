@@ -11,18 +11,26 @@ from modbridge.config.kinds import MetricConfig, SourceConfig
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class MadeUpConfig(SourceConfig):
-    """What the made-up worlds share.
+class WorldConfig(SourceConfig):
+    """What every made-up world has.
 
     `seed` and `split` choose the stream of items; the splits of one seed share none. `count`: items. `captions`: how
-    many each has. `two`: share of items with two objects. What a caption mentions is drawn for each caption anew:
-    `name_one`: of two objects only one; `name_background`: the background.
+    many each has.
     """
 
     seed: int = 0
     split: Literal["train", "validation", "test"] = "train"
     count: Annotated[int, Field(ge=1)]
     captions: Annotated[int, Field(ge=1)] = 3
+
+
+class MadeUpConfig(WorldConfig):
+    """What the worlds of one or two objects share.
+
+    `two`: share of items with two objects. What a caption mentions is drawn for each caption anew: `name_one`: of two
+    objects only one; `name_background`: the background.
+    """
+
     two: Share = 0.55
     name_one: Share = 0.3
     name_background: Share = 0.2

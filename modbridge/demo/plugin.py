@@ -32,6 +32,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="source",
+            name="placed_shapes",
+            config="modbridge.demo.placed_config:PlacedShapesConfig",
+            impl="modbridge.demo.placed:PlacedShapes",
+            summary="made-up pictures of one large coloured shape, with captions that say in which corner it stands",
+            example={"count": 8},
+        )
+    )
+    register(
+        ComponentSpec(
             kind="encoder",
             name="named_colours",
             config="modbridge.demo.named_colours_config:NamedColoursConfig",
@@ -56,5 +66,23 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             config="modbridge.demo.config:SceneDetailsConfig",
             impl="modbridge.demo.scene_details:SceneDetails",
             summary="whether the relations and backgrounds that captions of made-up scenes state are true",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="metric",
+            name="placed_words",
+            config="modbridge.demo.placed_config:PlacedWordsConfig",
+            impl="modbridge.demo.placed_metrics:PlacedWords",
+            summary="whether captions of placed shapes name the colour, the shape and the place that are there",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="metric",
+            name="placed_pictures",
+            config="modbridge.demo.placed_config:PlacedPicturesConfig",
+            impl="modbridge.demo.placed_metrics:PlacedPictures",
+            summary="whether painted pictures show the colour, the shape and the place that are there, read by rules",
         )
     )

@@ -1,4 +1,4 @@
-"""What the two made-up worlds share: items and captions drawn from a seed, and their fingerprint."""
+"""What the made-up worlds share: items and captions drawn from a seed, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from modbridge.demo.config import MadeUpConfig
+from modbridge.demo.config import WorldConfig
 from modbridge.interfaces.source import Source
 
-ConfigT = TypeVar("ConfigT", bound=MadeUpConfig)
+ConfigT = TypeVar("ConfigT", bound=WorldConfig)
 ItemT = TypeVar("ItemT")
 STREAMS = {"train": 0, "validation": 1, "test": 2}
 

@@ -14,7 +14,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(default=1000, ge=1, description="optimiser steps; the paper's are 200,000")
+    steps: int = Field(
+        default=1000, ge=0, description="optimiser steps; the paper's are 200,000. 0: it stays as it is drawn or fetched"
+    )
     batch_size: int = Field(default=32, ge=1, description="images a step; the paper's are 512")
     lr: float = Field(default=5e-5, gt=0, description="AdamW's highest learning rate")
     betas: tuple[Rate, Rate] = Field(default=(0.9, 0.99), description="AdamW's")
