@@ -13,10 +13,9 @@ from modbridge.config.contrastive import TrainConfig
 from modbridge.errors import DataError
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
-from modbridge.training import Batches, train, warmup_then
+from modbridge.training import Batches, Media, train, warmup_then
 
 _HIGHEST_SCALE = math.log(100.0)
-_KEPT_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -48,28 +47,6 @@ class Captions:
         return self.tokens[self.first[rows] + chosen]
 
 
-class Media:
-    """The training items' prepared media, tensors of one shape: kept in memory if they take 1 GiB at most, else read
-    batch by batch. `what` they are is for the progress line."""
-
-    def __init__(self, count: int, prepare: Callable[[int], torch.Tensor], fitting: Fitting, what: str) -> None:
-        self._prepare = prepare
-        first = prepare(0)
-        self._kept: torch.Tensor | None = None
-        if count * first.numel() * first.element_size() <= _KEPT_BYTES:
-            kept = torch.empty((count, *first.shape), dtype=first.dtype)
-            with fitting.progress(f"preparing {what}", count) as progress:
-                for row in range(count):
-                    kept[row] = prepare(row)
-                    progress.advance()
-            self._kept = kept
-
-    def batch(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._kept is not None:
-            return self._kept[rows]
-        return torch.stack([self._prepare(row) for row in rows.tolist()])
-
-
 def train_dual_encoder(
     label: str,
     network: torch.nn.Module,
@@ -77,18 +54,19 @@ def train_dual_encoder(
     encode_media: Callable[[torch.Tensor], torch.Tensor],
     encode_text: Callable[[torch.Tensor], torch.Tensor],
     logit_scale: torch.nn.Parameter,
-    media: Media,
+    media: Media[torch.Tensor],
     captions: Captions,
     keys: Sequence[str],
     config: TrainConfig,
     fitting: Fitting,
     device: torch.device,
+    blocks: Sequence[int] = (),
 ) -> None:
     """Train `network`, which stands on `device`, in place: every item against every caption of its batch, both ways.
 
     `encode_media` and `encode_text` give a batch's vectors (B, D), of any norm; `logit_scale` is the network's own
-    parameter, the logarithm of the factor on cosines. AdamW with betas (0.9, 0.98) and epsilon 1e-6, no decay on
-    biases, gains and the scale; cosine schedule.
+    parameter, the logarithm of the factor on cosines; `blocks` are the source's. AdamW with betas (0.9, 0.98) and
+    epsilon 1e-6, no decay on biases, gains and the scale; cosine schedule.
     """
     if len(keys) < 2:
         raise DataError(f"found {len(keys)} training items; contrastive training needs at least two.")
@@ -106,7 +84,7 @@ def train_dual_encoder(
         betas=(0.9, 0.98),
         eps=1e-6,
     )
-    batches = Batches(len(keys), config.batch_size, fitting.seed)
+    batches = Batches(len(keys), config.batch_size, fitting.seed, blocks)
     steps = batches.steps(config.epochs)
 
     def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
@@ -129,4 +107,5 @@ def train_dual_encoder(
         loss=loss,
         fitting=fitting,
         schedule=warmup_then("cosine", min(config.warmup, steps // 2), steps),
+        media=media,
     )

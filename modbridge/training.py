@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,8 +22,12 @@ from torch.optim.swa_utils import AveragedModel
 from modbridge.distributed import Share, World
 from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.fitting import Fitting, WeightsJudge
+from modbridge.training_media import Media
 
-__all__ = ["Batches", "Share", "derived_seed", "epoch_order", "train", "warmup_then"]
+__all__ = ["Batches", "Media", "Share", "derived_seed", "epoch_order", "train", "warmup_then"]
+
+
+WINDOW = 8  # blocks whose rows are shuffled together; as many row groups of a table are held
 
 
 def derived_seed(*parts: object) -> int:
@@ -30,22 +35,36 @@ def derived_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=7).digest(), "little")
 
 
-def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of `size` items in one epoch, int64 (size,)."""
+def epoch_order(size: int, seed: int, epoch: int, blocks: Sequence[int] = ()) -> torch.Tensor:
+    """The order of `size` items in one epoch, int64 (size,).
+
+    `blocks`: the first row of each of several runs of rows that lie together on disk (`Source.blocks`). Blocks are then
+    shuffled, and their rows among those of the WINDOW blocks that stand together, so that what is read at a time lies
+    in few places. With one block or none all rows are shuffled. Source: ours.
+    """
     generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
-    return torch.randperm(size, generator=generator)
+    if len(blocks) < 2:
+        return torch.randperm(size, generator=generator)
+    ends = [*blocks[1:], size]
+    order = torch.randperm(len(blocks), generator=generator).tolist()
+    windows = []
+    for at in range(0, len(order), WINDOW):
+        rows = torch.cat([torch.arange(blocks[block], ends[block]) for block in order[at : at + WINDOW]])
+        windows.append(rows[torch.randperm(len(rows), generator=generator)])
+    return torch.cat(windows)
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
     """The rows of every training step: shuffled epochs of full batches (the last, short one is left out).
 
-    A data set smaller than one batch gives batches of its own size.
+    A data set smaller than one batch gives batches of its own size. `blocks`: as `epoch_order` takes them.
     """
 
     size: int
     batch_size: int
     seed: int
+    blocks: Sequence[int] = ()
 
     @property
     def width(self) -> int:
@@ -64,7 +83,7 @@ class Batches:
         for step in range(start, stop):
             epoch, index = divmod(step, self.per_epoch)
             if epoch != at:
-                order, at = epoch_order(self.size, self.seed, epoch), epoch
+                order, at = epoch_order(self.size, self.seed, epoch, self.blocks), epoch
             yield step, epoch, order[index * self.width : (index + 1) * self.width]
 
 
@@ -98,6 +117,7 @@ def train(
     log_every: int = 100,
     judge: WeightsJudge | None = None,
     split: bool = False,
+    media: Media[Any] | None = None,
 ) -> float:
     """Take `steps` optimiser steps on `loss(step, epoch, rows)`; gives the last logged loss.
 
@@ -105,6 +125,9 @@ def train(
     or `loss` gives a `Share`. One that looks across the rows of a batch (a contrastive loss) cannot be divided; process
     0 then trains alone, and the others are given its weights. With `split`, dropout is drawn anew in each process, so
     that the number of processes changes its draws; all else is the same within rounding.
+
+    `media`: what `loss` reads of its rows by `media.batch(rows)`, read ahead from here on by the processes that it has
+    (`Media`). They read this process's part of each batch.
 
     Goes on from the last checkpoint if there is one. With a `judge` (a decoder hands on `fitting.judge`) the weights
     are judged every `judge.every` epochs and after the last step; the best ones, the first among equals, are put back
@@ -137,6 +160,7 @@ def train(
             average_every=average_every,
             log_every=log_every,
             judge=judge,
+            media=media,
         )
         last = world.first(alone)
         _spread(world, kept)
@@ -164,8 +188,11 @@ def train(
 
     for module in modules.values():
         module.train()
+    parts = (world.mine(rows).tolist() for _, _, rows in batches.rows(start, steps))
+    pin = parameters[0].device.type == "cuda"
+    ahead = nullcontext() if media is None else media.ahead(filter(None, parts), pin=pin)
     # One fork for the whole loop: the generators of every device are afterwards as they were.
-    with fitting.progress(label, steps, start) as progress, torch.random.fork_rng():
+    with fitting.progress(label, steps, start) as progress, torch.random.fork_rng(), ahead:
         for step, epoch, rows in batches.rows(start, steps):
             rate = schedule(step)
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):

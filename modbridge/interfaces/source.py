@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from modbridge.config.kinds import SourceConfig
 from modbridge.errors import DataError
+from modbridge.interfaces.key_list import KeyList
 
 SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
 
@@ -15,8 +16,8 @@ SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
 class Source(ABC, Generic[SourceConfigT]):
     """A list of items. Row i has a key, a medium (an image's path, an array ...), any number of texts, and facts.
 
-    Everything is asked for by row, so a source of a million files costs a list of names. Nothing is read before
-    `media(i)` is called, which may happen in a worker process.
+    Everything is asked for by row, so a source of a million files costs a list of names; one of tens of millions keeps
+    them in a `KeyList`. Nothing is read before `media(i)` is called, which may happen in a worker process.
     """
 
     skipped: Sequence[str] = ()
@@ -31,8 +32,8 @@ class Source(ABC, Generic[SourceConfigT]):
         return self.config.modality
 
     @abstractmethod
-    def keys(self) -> list[str]:
-        """The items' ids, in order, all different."""
+    def keys(self) -> Sequence[str]:
+        """The items' ids, in order, all different: a list, or a `KeyList`."""
         ...
 
     @abstractmethod
@@ -56,6 +57,14 @@ class Source(ABC, Generic[SourceConfigT]):
         """What else is known of the item, for metrics (for instance which objects are really there)."""
         return {}
 
+    def blocks(self) -> Sequence[int]:
+        """The first row of each run of rows that lie together on disk (in a shard, in a row group), rising from 0.
+
+        Training shuffles such blocks, and rows among those of a few of them (`modbridge.training.epoch_order`). One
+        block by default: no row is farther from another than any other.
+        """
+        return (0,)
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash that changes when the content does."""
@@ -78,7 +87,7 @@ class Shard(Source[Any]):
             raise DataError(f"shard {index} of {count}: expected an index from 0 to {count - 1}.")
         self.whole, self.index, self.count = whole, index, count
 
-    def keys(self) -> list[str]:
+    def keys(self) -> Sequence[str]:
         return self.whole.keys()[self.index :: self.count]
 
     def media(self, row: int) -> Any:
@@ -93,6 +102,11 @@ class Shard(Source[Any]):
     def facts(self, row: int) -> Mapping[str, Any]:
         return self.whole.facts(self.index + row * self.count)
 
+    def blocks(self) -> Sequence[int]:
+        # The first of its rows that is not before the block; of blocks that hold none of its rows nothing is left.
+        firsts = (max(0, -((self.index - start) // self.count)) for start in self.whole.blocks())
+        return [row for row in dict.fromkeys(firsts) if row < len(self)] or [0]
+
     def fingerprint(self) -> str:
         return f"{self.whole.fingerprint()}[{self.index}::{self.count}]"
 
@@ -102,12 +116,19 @@ def text_key(item_key: str, number: int) -> str:
     return f"{item_key}#{number}"
 
 
-def check_keys(keys: list[str], where: str) -> list[str]:
+def check_keys(keys: Sequence[str], where: str) -> Sequence[str]:
     """The keys, or a DataError if there are none or two are the same."""
     if not keys:
         raise DataError(f"{where} is empty: found no items, expected at least one.")
-    if len(set(keys)) != len(keys):
-        seen: set[str] = set()
-        double = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    double = keys.double() if isinstance(keys, KeyList) else _double(keys)
+    if double is not None:
         raise DataError(f"{where}: two items have the key {double!r}; every item needs a key of its own.")
     return keys
+
+
+def _double(keys: Sequence[str]) -> str | None:
+    """The first key that stands there before."""
+    if len(set(keys)) == len(keys):
+        return None
+    seen: set[str] = set()
+    return next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]

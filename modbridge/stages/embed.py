@@ -133,7 +133,7 @@ def _embed_all(session: Session, cell: Cell, wanted: Wanted, out: Path, work: Pa
         raise DataError(f"none of the {total} {side} items could be read; the first: {next(iter(skipped.values()))}")
     _check_variety(model, side, [work / name for name in notes])
     about = {"type": side, "port": model.port(side).to_json()}
-    shards.close(work, out, notes, {"keys": items.keys, "rows": items.rows}, about, moments)
+    shards.close(work, out, notes, {"keys": list(items.keys), "rows": list(items.rows)}, about, moments)
 
 
 def _check_variety(model: Encoder[Any], side: str, files: Sequence[Path]) -> None:

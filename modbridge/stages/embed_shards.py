@@ -36,10 +36,10 @@ PILE = 256 << 20  # bytes of vectors that wait on the device for their shard to 
 class Items:
     """What to embed: distinct items with their names, and which of them each key stands for."""
 
-    keys: list[str]
-    rows: list[int]
+    keys: Sequence[str]
+    rows: Sequence[int]
     distinct: Sequence[Any]
-    names: list[str]
+    names: Sequence[str]
 
     def ends(self, rows: range) -> tuple[str, ...]:
         """The names of the first and the last of the distinct items `rows`."""
@@ -77,7 +77,7 @@ class Wanted:
         if self.side == "text":
             return _texts(source, stored=stored(model, "text"))
         keys = source.keys()
-        return Items(keys, list(range(len(keys))), Media(source), keys)
+        return Items(keys, range(len(keys)), Media(source), keys)
 
 
 @dataclass(frozen=True)

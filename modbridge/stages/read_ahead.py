@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from modbridge.errors import DataError, SetupError
+from modbridge.ahead import made_ahead
+from modbridge.errors import DataError
 from modbridge.interfaces.encoder import Encoder
 
 
@@ -53,30 +52,15 @@ def read_ahead(reader: Reader, workers: int, *, pin: bool) -> Iterator[Batch]:
 
     Raises SetupError where one of these is ended from outside.
     """
-    workers = min(workers, len(reader))
-    batches = _started(DataLoader(reader, batch_size=None, num_workers=workers, pin_memory=pin))
-    try:
-        yield from batches
-    except (RuntimeError, EOFError, ConnectionError) as error:
-        # What a reader itself raised says so, and passes.
-        if not workers or str(error).startswith("Caught"):
-            raise
-        raise SetupError(
-            f"a process that read {reader.side} items ahead was ended ({type(error).__name__}: {error}); most often it "
-            f"is want of memory, also of /dev/shm. Give the encoder fewer `workers` or a smaller `batch_size` and run "
-            f"again: it goes on after the last shard."
-        ) from error
-
-
-def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """The loader's batches, its processes started, without the handler that torch sets for their death: it raises
-    wherever this process is by then, also while it tells of it. A death is found when the next batch is waited for."""
-    ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD) if ours else None
-    batches: Iterator[Batch] = iter(loader)
-    if before is not None:
-        signal.signal(signal.SIGCHLD, before)
-    return batches
+    yield from made_ahead(
+        reader,
+        range(len(reader)),
+        min(workers, len(reader)),
+        pin=pin,
+        what=f"read {reader.side} items ahead",
+        advice="Give the encoder fewer `workers` or a smaller `batch_size` and run again: it goes on after the last "
+        "shard.",
+    )
 
 
 def bucketed(

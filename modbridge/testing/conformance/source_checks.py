@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from modbridge.testing.conformance.compare import content_hash
 from modbridge.testing.conformance.outcome import Check, Failed
@@ -16,7 +16,8 @@ LOOKED_AT = 3  # items whose media are read
 def items(subject: Subject) -> None:
     source = subject.component
     keys = source.keys()
-    if not isinstance(keys, list) or not keys or not all(isinstance(key, str) and key for key in keys):
+    listed = isinstance(keys, Sequence) and not isinstance(keys, str)
+    if not listed or not keys or not all(isinstance(key, str) and key for key in keys):
         raise Failed(f"keys() gave {keys!r:.80}", "a list of at least one id, each a str", "name items by str ids")
     if len(set(keys)) != len(keys):
         double = next(key for key in keys if keys.count(key) > 1)
@@ -78,6 +79,14 @@ def shards(subject: Subject) -> None:
             "that shards part the items among them",
             "leave `shard` to the base class",
         )
+    for one in (source, *parts):
+        blocks = list(one.blocks())
+        if blocks[:1] != [0] or blocks != sorted(set(blocks)) or blocks[-1] >= max(1, len(one)):
+            raise Failed(
+                f"blocks() gave {blocks!r:.80} of {len(one)} items",
+                "the first row of each block, rising from 0",
+                "leave `blocks` out unless rows lie together on disk",
+            )
     texts = dict(zip(source.keys(), (source.texts(row) for row in range(len(source))), strict=True))
     for part in parts:
         for row, key in enumerate(part.keys()):
@@ -110,6 +119,6 @@ SOURCE = ("source",)
 CHECKS = (
     Check("items", SOURCE, "its items have keys of their own, and texts and facts of the right form", items),
     Check("repeatable", SOURCE, "it gives the same items every time", repeatable),
-    Check("shards", SOURCE, "shards part its items among them", shards),
+    Check("shards", SOURCE, "shards part its items among them, and say where blocks begin", shards),
     Check("travels", SOURCE, "it can be sent to worker processes", travels),
 )

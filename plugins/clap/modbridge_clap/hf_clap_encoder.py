@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import torch
 from modbridge.audio import load_audio
 from modbridge.clips import Clip, clip_vectors, stacked
 from modbridge.config.contrastive import WordsConfig
-from modbridge.contrastive import Captions, Media, train_dual_encoder
+from modbridge.contrastive import Captions, train_dual_encoder
 from modbridge.errors import ArtefactError, DataError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
 from modbridge.pretrained import SPREAD_PROMPTS, check_spread, lower_precision
-from modbridge.training import derived_seed
+from modbridge.training import Media, derived_seed
 from modbridge.words import PAD, START, WordTokenizer
 from modbridge_clap.hf_clap_config import HfClapConfig
 from modbridge_clap.hf_clap_features import ClapFeatures
@@ -104,9 +105,6 @@ class HfClapEncoder(Encoder[HfClapConfig]):
         network: Any = self._built()
         cropped = ClapFeatures(self._extractor, "crop", self.config.crop, self.config.crop_seed)
 
-        def mel(row: int) -> torch.Tensor:
-            return cropped(load_audio(source.media(row), cropped.rate)).windows[0]
-
         train_dual_encoder(
             "hf_clap",
             network,
@@ -115,7 +113,8 @@ class HfClapEncoder(Encoder[HfClapConfig]):
                 network.get_text_features(input_ids=ids, attention_mask=(ids != self._pad).long())
             ),
             logit_scale=network.logit_scale_a,
-            media=Media(len(keys), mel, fitting, "sounds"),
+            media=Media(len(keys), partial(_mel, cropped, source), fitting, "sounds", workers=self.config.workers),
+            blocks=source.blocks(),
             captions=Captions.of(texts, keys, self._tokens),
             keys=keys,
             config=train,
@@ -203,3 +202,8 @@ class HfClapEncoder(Encoder[HfClapConfig]):
                 input_features=mels.to(self.device), is_longer=longer[:, None].to(self.device)
             )
         return vectors(found)
+
+
+def _mel(features: ClapFeatures, source: Source[Any], row: int) -> torch.Tensor:
+    """The log-mel features of the one window of a sound that is trained on."""
+    return features(load_audio(source.media(row), features.rate)).windows[0]

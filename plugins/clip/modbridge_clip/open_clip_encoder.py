@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from modbridge.config.contrastive import WordsConfig
-from modbridge.contrastive import Captions, Media, train_dual_encoder
+from modbridge.contrastive import Captions, train_dual_encoder
 from modbridge.errors import ArtefactError, DataError
 from modbridge.hub import hub_file
 from modbridge.interfaces.component import BuildContext
@@ -21,7 +22,7 @@ from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
 from modbridge.media import load_image
 from modbridge.pretrained import check_vocabulary, lower_precision
-from modbridge.training import derived_seed
+from modbridge.training import Media, derived_seed
 from modbridge.words import WordTokenizer
 from modbridge_clip.network import build_network, encode_texts, find_weights, load_weights, preprocess_config
 from modbridge_clip.open_clip_config import CLIP_VOCABULARY, OpenClipConfig
@@ -91,7 +92,8 @@ class OpenClipEncoder(Encoder[OpenClipConfig]):
             encode_media=network.encode_image,
             encode_text=network.encode_text,
             logit_scale=network.logit_scale,
-            media=Media(len(keys), lambda row: self.prepare(source.media(row), "image"), fitting, "images"),
+            media=Media(len(keys), partial(self._seen, source), fitting, "images", workers=self.config.workers),
+            blocks=source.blocks(),
             captions=Captions.of(texts, keys, self._tokens),
             keys=keys,
             config=train,
@@ -99,6 +101,9 @@ class OpenClipEncoder(Encoder[OpenClipConfig]):
             device=self.device,
         )
         return None
+
+    def _seen(self, source: Source[Any], row: int) -> torch.Tensor:
+        return self.prepare(source.media(row), "image")
 
     def modules(self) -> dict[str, torch.nn.Module]:
         trained = self.config.train is not None and self._network is not None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from modbridge.errors import DataError
 from modbridge.interfaces.fitting import Fitting
 from modbridge.noise import Draw
-from modbridge.training import Batches, derived_seed, train, warmup_then
+from modbridge.training import Batches, Media, derived_seed, train, warmup_then
 from modbridge_vlv.training_config import TrainConfig
 
 Loss = Callable[[Sequence[int], Draw], torch.Tensor]
@@ -26,13 +27,17 @@ def optimise(
     config: TrainConfig,
     fitting: Fitting,
     device: torch.device,
+    *,
+    blocks: Sequence[int] = (),
+    media: Media[Any] | None = None,
 ) -> None:
     """Train in place those parameters of `modules` that require gradients; each item has its own loss, so several
     processes can divide a batch. Batch normalisation would make it depend on the others: it stays in evaluation mode,
     with the mean and variance that it came with (0 and 1 in a network drawn from nothing), its weights trained.
 
     What is drawn for an item follows from the run's seed, `label`, the epoch and its key, so that a teacher and the
-    encoder that it teaches draw nothing alike.
+    encoder that it teaches draw nothing alike. `blocks` are the source's; `media` is what `loss` reads, if it is to be
+    read ahead.
 
     Raises DataError if there are no items.
     """
@@ -59,11 +64,12 @@ def optimise(
         label,
         modules=modules,
         optimiser=optimiser,
-        batches=Batches(len(keys), config.batch_size, seed),
+        batches=Batches(len(keys), config.batch_size, seed, blocks),
         steps=config.steps,
         loss=step_loss,
         fitting=fitting,
         schedule=warmup_then(config.schedule, min(config.warmup, config.steps // 2), config.steps),
         clip=config.clip,
         split=True,
+        media=media,
     )

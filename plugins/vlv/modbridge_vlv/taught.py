@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from modbridge.contrastive import Media
 from modbridge.errors import DataError, PortError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.source import Source
+from modbridge.media import load_image
 from modbridge.noise import Draw
+from modbridge.training import Media
 from modbridge_vlv.optimising import optimise
 from modbridge_vlv.taught_config import TaughtEncoderConfig
 from modbridge_vlv.teacher import DiffusionTeacher
@@ -69,12 +71,25 @@ class TaughtEncoder(Encoder[TaughtConfigT]):
             raise PortError(
                 f"{self.config.queries} queries; the teacher's text encoder takes {longest} tokens at most."
             )
-        keys = source.keys()
-        seen = Media(len(keys), lambda row: self.pixels(source.media(row)), fitting, "images")
-        asked = Media(len(keys), lambda row: self._teacher.prepare(source.media(row)), fitting, "the teacher's images")
+        media = Media(len(source), partial(self._seen, source), fitting, "images", workers=self.config.workers)
 
         def loss(rows: Sequence[int], draw: Draw) -> torch.Tensor:
-            z = self.read(seen.batch(torch.tensor(rows)).to(self.device))
-            return self._teacher.loss(z, asked.batch(torch.tensor(rows)), draw)
+            pixels, asked = media.batch(torch.tensor(rows))
+            return self._teacher.loss(self.read(pixels.to(self.device)), asked, draw)
 
-        optimise(self.config.type, self.modules(), keys, loss, self.config.train, fitting, self.device)
+        optimise(
+            self.config.type,
+            self.modules(),
+            source.keys(),
+            loss,
+            self.config.train,
+            fitting,
+            self.device,
+            blocks=source.blocks(),
+            media=media,
+        )
+
+    def _seen(self, source: Source[Any], row: int) -> tuple[torch.Tensor, ...]:
+        """An image as the encoder and as the teacher see it, decoded once."""
+        image = load_image(source.media(row))
+        return self.pixels(image), self._teacher.prepare(image)

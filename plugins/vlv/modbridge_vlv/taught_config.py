@@ -28,7 +28,9 @@ class TaughtEncoderConfig(EncoderConfig):
     train: TrainConfig = Field(default=TrainConfig(), description="how it is trained, on images alone")
     batch_size: Annotated[int, Affects("nothing")] = Field(default=64, ge=1, description="items embedded at once")
     workers: Annotated[int, Affects("nothing")] = Field(
-        default=0, ge=0, description="processes that read and prepare images; 0: none but the main one"
+        default=0,
+        ge=0,
+        description="processes that read and prepare images, in training too; 0: none but the main one",
     )
 
     @property

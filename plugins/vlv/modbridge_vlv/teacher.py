@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from modbridge.contrastive import Media
 from modbridge.errors import ArtefactError, DataError
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.fitting import Fitting
 from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.source import Source
 from modbridge.noise import Draw
-from modbridge.training import derived_seed
+from modbridge.training import Media, derived_seed
 from modbridge_vlv.bundle import Bundle, draw_bundle, read_bundle
 from modbridge_vlv.context import SoftTokens
 from modbridge_vlv.denoising import Noising, Task, denoising_loss
@@ -117,7 +117,7 @@ class DiffusionTeacher(Objective[DiffusionTeacherConfig]):
         tokenizer = words_tokenizer(every, self.config.tokenizer.min_count, self.config.longest)
         self._take(draw_bundle(self.config, tokenizer, derived_seed("diffusion_teacher", fitting.seed)))
         bundle = self.bundle
-        pictures = Media(len(keys), lambda row: self.prepare(source.media(row)), fitting, "images")
+        pictures = Media(len(keys), partial(self._asked, source), fitting, "images", workers=self.config.workers)
         trained = {"unet": bundle.unet, "text_encoder": bundle.text_encoder}
         for module in trained.values():
             module.requires_grad_(True)
@@ -128,8 +128,21 @@ class DiffusionTeacher(Objective[DiffusionTeacherConfig]):
             task = self._task(pictures.batch(torch.tensor(rows)), draw)
             return denoising_loss(bundle, task, self._soft.states(ids))
 
-        optimise("diffusion_teacher", trained, keys, loss, train, fitting, self.device)
+        optimise(
+            "diffusion_teacher",
+            trained,
+            keys,
+            loss,
+            train,
+            fitting,
+            self.device,
+            blocks=source.blocks(),
+            media=pictures,
+        )
         return self.freeze()
+
+    def _asked(self, source: Source[Any], row: int) -> torch.Tensor:
+        return self.prepare(source.media(row))
 
     def modules(self) -> dict[str, torch.nn.Module]:
         return {} if self._bundle is None else self._bundle.modules()

@@ -70,6 +70,9 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         default_factory=dict, description="of a small model: diffusers' settings of a DDPMScheduler"
     )
     train: TeacherTrainConfig | None = Field(default=None, description="of a small model: how it is trained")
+    workers: Annotated[int, Affects("nothing")] = Field(
+        default=0, ge=0, description="of a small model: processes that read and prepare the images it is trained on"
+    )
     resolution: int | None = Field(
         default=None,
         ge=8,
@@ -99,8 +102,9 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         small = ("unet", "text_encoder", "codec", "tokenizer", "train")
         given = [name for name in small if getattr(self, name) is not None]
         if self.model is not None:
-            if given or self.scheduler:
-                told = ", ".join([*given, *(["scheduler"] if self.scheduler else [])])
+            given += [name for name in ("scheduler", "workers") if getattr(self, name)]
+            if given:
+                told = ", ".join(given)
                 raise ValueError(f"{told}: of a small model that the run trains; {self.model} brings its own")
             self._check_named(self.model)
             return self
