@@ -63,6 +63,7 @@ class ChatJudge(Judge[ChatJudgeConfig]):
                     try:
                         results.put((number, self._one(questions[number], stop)))
                     except Exception as error:  # raised below, where the answers are waited for
+                        stop.set()
                         results.put((number, error))
 
         for number in left:

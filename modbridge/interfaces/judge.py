@@ -91,24 +91,24 @@ class Judge(Component[JudgeConfigT]):
             self._answers, self._shown = before
 
     def ask(self, questions: Sequence[Question]) -> list[str]:
-        """The answers to N questions, in their order; the same question is asked once.
+        """The answers to N questions, in their order; the same question is asked once. A question is fetched when its
+        turn comes, so that a lazy sequence need not hold all their images.
 
         Raises ConfigError for an image where the config says that it sees none, DataError for a question without words
         and PluginError if `answer` does not give one text for each.
         """
-        self._check(questions)
-        digests = [question.digest() for question in questions]
-        by_digest = dict(zip(digests, questions, strict=True))
+        digests = [self._checked_question(question).digest() for question in questions]
+        places = {digest: number for number, digest in reversed(list(enumerate(digests)))}
         known = {} if self._answers is None else self._answers.known()
-        found = {digest: known[digest] for digest in by_digest if digest in known}
-        left = [digest for digest in by_digest if digest not in found]
-        showing = nullcontext(None) if self._shown is None else self._shown("judge", len(by_digest), len(found))
+        found = {digest: known[digest] for digest in places if digest in known}
+        left = [digest for digest in dict.fromkeys(digests) if digest not in found]
+        showing = nullcontext(None) if self._shown is None else self._shown("judge", len(places), len(found))
         with showing as progress, torch.inference_mode():
             at = 0
             while at < len(left):
                 some = left[at : at + min(self._most or self.batch_size, self.batch_size)]
                 try:
-                    given = self._checked(self.answer([by_digest[digest] for digest in some]), len(some))
+                    given = self._checked(self.answer([questions[places[digest]] for digest in some]), len(some))
                 except torch.OutOfMemoryError as error:
                     self._most = self._fewer(len(some), error)
                     continue
@@ -121,14 +121,14 @@ class Judge(Component[JudgeConfigT]):
                     progress.advance(len(some))
         return [found[digest] for digest in digests]
 
-    def _check(self, questions: Sequence[Question]) -> None:
-        for question in questions:
-            if not question.text.strip():
-                raise DataError(f"the judge {self.config.type!r} was asked a question without words.")
-            if question.image is not None and not self.config.sees_images:
-                hint = "choose a judge that sees images, or ask without them"
-                message = f"the judge {self.config.type!r} sees no images, and was asked about one"
-                raise ConfigError([Problem("judge", message, hint=hint)])
+    def _checked_question(self, question: Question) -> Question:
+        if not question.text.strip():
+            raise DataError(f"the judge {self.config.type!r} was asked a question without words.")
+        if question.image is not None and not self.config.sees_images:
+            hint = "choose a judge that sees images, or ask without them"
+            message = f"the judge {self.config.type!r} sees no images, and was asked about one"
+            raise ConfigError([Problem("judge", message, hint=hint)])
+        return question
 
     def _checked(self, found: Any, count: int) -> list[str]:
         if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
