@@ -24,6 +24,19 @@ AAC_METRICS = (
 )
 
 
+# Those that ask a judge. The example's key is in a variable that nobody has set: the checks do not ask a server.
+_JUDGE = {
+    "type": "chat_judge",
+    "url": "http://localhost:8000/v1",
+    "model": "a-model",
+    "key_env": "MODBRIDGE_EXAMPLE_KEY",
+}
+ASKING: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+    ("text_vqa", "TextVqa", "questions on images, answered from captions alone", {"questions": "questions.jsonl"}),
+    ("judged", "Judged", "captions rated 0 to 6 by a judge: coverage, hallucination, layout", {}),
+)
+
+
 @hookimpl
 def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     for name, (cls, summary) in METRICS.items():
@@ -46,6 +59,17 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 impl=f"modbridge_metrics.{module}:{cls}",
                 summary=summary,
                 example={"type": name},
+            )
+        )
+    for name, cls, summary, fields in ASKING:
+        register(
+            ComponentSpec(
+                kind="metric",
+                name=name,
+                config=f"modbridge_metrics.judge_config:{cls}Config",
+                impl=f"modbridge_metrics.{name}:{cls}",
+                summary=summary,
+                example={"type": name, "judge": _JUDGE, **fields},
             )
         )
 
