@@ -198,3 +198,11 @@ def test_one_judge_serves_all_metrics_and_keeps_its_answers_in_the_cache(plugins
     # The second's answers are the first's; the third has another mark; how many are asked at once changes nothing.
     assert calls().asked == [["a", "bcd"], ["a", "bcd"]]
     assert len(list((tmp_path / "cache" / "answers").iterdir())) == 2
+
+
+def test_the_page_shows_what_is_asked() -> None:
+    from modbridge_metrics.judge_config import RATING_PROMPT, VQA_PROMPT
+
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "judges.md").read_text("utf-8")
+    assert f"```text\n{RATING_PROMPT}\n```" in page
+    assert f"```text\n{VQA_PROMPT}\n\nCaption: " in page
