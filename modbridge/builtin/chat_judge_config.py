@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from modbridge.config.component import Affects
 from modbridge.config.kinds import JudgeConfig
@@ -36,7 +36,7 @@ class ChatJudgeConfig(JudgeConfig):
     images: bool = False
     system: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    extra: dict[str, Any] = Field(default_factory=dict)
     timeout: Annotated[float, Field(gt=0.0, allow_inf_nan=False), Affects("nothing")] = 120.0
     retries: Annotated[int, Field(ge=0), Affects("nothing")] = 5
     workers: Annotated[int, Field(ge=1), Affects("nothing")] = 4
@@ -50,9 +50,7 @@ class ChatJudgeConfig(JudgeConfig):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"url is {self.url!r}; expected an address like http://localhost:8000/v1")
         if self.key_env is not None and not re.fullmatch("[A-Z][A-Z0-9_]*", self.key_env):
-            raise ValueError(
-                "key_env: expected the name of a variable in capitals (OPENAI_API_KEY), not a key"
-            )
+            raise ValueError("key_env: expected the name of a variable in capitals (OPENAI_API_KEY), not a key")
         return self
 
     @property
