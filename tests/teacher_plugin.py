@@ -205,6 +205,20 @@ class Through(Bridge[ThroughConfig]):
         return found
 
 
+class DeafConfig(BridgeConfig):
+    """Vectors as they are, without the gradients that come through them."""
+
+    type: Literal["toy_deaf"] = "toy_deaf"
+
+
+class Deaf(Bridge[DeafConfig]):
+    def fit(self, data: FitData, fitting: Fitting) -> None:
+        pass
+
+    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        return x.detach()
+
+
 class PainterConfig(DecoderConfig):
     """The `teacher`'s own picture of a vector, `size` pixels a side."""
 
@@ -285,6 +299,7 @@ def modbridge_components(register: Any) -> None:
         ("objective", "toy_teacher", TeacherConfig, Teacher, teacher),
         ("encoder", "toy_taught", TaughtConfig, Taught, {"objective": teacher}),
         ("bridge", "toy_through", ThroughConfig, Through, {"teacher": teacher}),
+        ("bridge", "toy_deaf", DeafConfig, Deaf, {}),
         ("decoder", "toy_painter", PainterConfig, Painter, {"teacher": teacher}),
         ("decoder", "toy_learner", LearnerConfig, Learner, {}),
     ):

@@ -32,8 +32,14 @@ class Cell:
     varied: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def untuned(self) -> Cell:
+        """This cell without joint training: what that starts from."""
+        return replace(self, config=self.config.model_copy(update={"tune": []})) if self.config.tune else self
+
+    @cached_property
     def others(self) -> dict[str, Cell]:
-        """This cell with each of its further decoders in the place of the one whose captions are scored, by name."""
+        """This cell with each of its further decoders in the place of the one whose captions are scored, by name. They
+        are not tuned."""
         configs = {name: self.config.with_decoder(name) for name in self.config.decoders}
         return {
             name: replace(self, label=f"{self.label} / {name}", config=config, plan=make_plan(config))

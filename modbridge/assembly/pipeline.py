@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from modbridge.assembly.build import Shared, build_component
-from modbridge.assembly.plan import make_plan
+from modbridge.assembly.plan import Plan, make_plan
 from modbridge.assembly.session import Session
 from modbridge.composition import compose
 from modbridge.config.pipeline import PipelineConfig, check_pipeline
@@ -28,7 +28,7 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.noise import Draw
 from modbridge.plugins.manager import Plugins
 from modbridge.spaces import Embeddings, Port
-from modbridge.stages.report import read_run
+from modbridge.stages.report import UNTUNED, read_run
 from modbridge.store.artefact import load_component, load_objectives, read_manifest, read_tensors
 from modbridge.store.cache import Cache
 
@@ -45,9 +45,19 @@ class Station:
     nearest: float
 
 
+@dataclass(frozen=True)
+class Way:
+    """What an item passes on its way to one output. Where `tune` trained encoder or bridge, the way to captions is
+    another one than that to what `decoders` make."""
+
+    encoder: Encoder[Any]
+    bridge: Bridge[Any]
+    decoder: Decoder[Any]
+
+
 class Pipeline:
-    """Encoder, bridge and decoder of one finished cell. `others`: what gives each of its further decoders, by name;
-    they are loaded when they are first asked for."""
+    """Encoder, bridge and decoder of one finished cell. `others`: what gives the way to each of its further decoders,
+    by name; they are loaded when they are first asked for."""
 
     def __init__(
         self,
@@ -56,11 +66,12 @@ class Pipeline:
         bridge: Bridge[Any],
         decoder: Decoder[Any],
         cloud: dict[str, torch.Tensor],
-        others: Mapping[str, Callable[[], Decoder[Any]]] | None = None,
+        others: Mapping[str, Callable[[], Way]] | None = None,
     ) -> None:
         self.config, self.encoder, self.bridge, self.decoder, self.cloud = config, encoder, bridge, decoder, cloud
         self.modality = config.data.train.modality
-        self._others = {"text": lambda: decoder, **(others or {})}
+        own = Way(encoder, bridge, decoder)
+        self._others: dict[str, Callable[[], Way]] = {"text": lambda: own, **(others or {})}
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -69,6 +80,10 @@ class Pipeline:
 
     def decoder_of(self, name: str) -> Decoder[Any]:
         """The decoder of a name. Raises ConfigError where there is none."""
+        return self.way(name).decoder
+
+    def way(self, name: str) -> Way:
+        """What leads to the decoder of a name. Raises ConfigError where there is none."""
         if name not in self._others:
             message = f"this run has no decoder {name!r}"
             raise ConfigError([Problem("to", message, hint=f"its decoders: {', '.join(self._others)}")])
@@ -76,30 +91,34 @@ class Pipeline:
         self._others[name] = lambda: found
         return found
 
-    def encode(self, items: Sequence[Any]) -> Embeddings:
-        """Vectors (B, D) or sequences (B, n, D) of items: paths, PIL images or arrays, as the encoder takes them.
+    def encode(self, items: Sequence[Any], to: str = "text") -> Embeddings:
+        """Vectors (B, D) or sequences (B, n, D) of items: paths, PIL images or arrays, as the encoder takes them. `to`:
+        the decoder that they are for, which matters where the run tuned its encoder on captions.
 
         Raises DataError where the run's encoder only looks up vectors that were made elsewhere.
         """
-        if self.encoder.lookup((), self.modality) is not None:
+        encoder = self.way(to).encoder
+        if encoder.lookup((), self.modality) is not None:
             raise DataError(
-                f"this run's encoder {self.encoder.config.type!r} only knows the vectors of its file; it cannot encode "
+                f"this run's encoder {encoder.config.type!r} only knows the vectors of its file; it cannot encode "
                 f"new items. Run the config with an encoder that computes them (open_clip, hf_clip)."
             )
-        size = int(getattr(self.encoder.config, "batch_size", 64))
+        size = int(getattr(encoder.config, "batch_size", 64))
         keys = tuple(str(i) for i in range(len(items)))
         parts = [
-            self.encoder.encode(items[i : i + size], self.modality, keys=keys[i : i + size])
+            encoder.encode(items[i : i + size], self.modality, keys=keys[i : i + size])
             for i in range(0, len(items), size)
         ]
-        parts = parts or [self.encoder.encode([], self.modality)]
+        parts = parts or [encoder.encode([], self.modality)]
         values, masks = torch.cat([p.values for p in parts]), [p.mask for p in parts if p.mask is not None]
-        return Embeddings(values, self.encoder.port(self.modality), keys, mask=torch.cat(masks) if masks else None)
+        return Embeddings(values, encoder.port(self.modality), keys, mask=torch.cat(masks) if masks else None)
 
-    def compose(self, items: Sequence[Any] | Embeddings, take: Sequence[int] | None = None) -> Embeddings:
-        """Several items as one sequence, to be decoded: of item i its first `take[i]` tokens (all of them by default),
-        one item after another, as `modbridge.compose`."""
-        encoded = self._source(items)
+    def compose(
+        self, items: Sequence[Any] | Embeddings, take: Sequence[int] | None = None, to: str = "text"
+    ) -> Embeddings:
+        """Several items as one sequence, to be decoded by the decoder `to`: of item i its first `take[i]` tokens (all
+        of them by default), one item after another, as `modbridge.compose`."""
+        encoded = self._source(items, to)
         return compose([encoded.select([row]) for row in range(len(encoded))], take)
 
     def caption(self, items: Sequence[Any] | Embeddings) -> list[str]:
@@ -113,19 +132,20 @@ class Pipeline:
         Raises ConfigError for a decoder that is not there, DataError where it is an oracle, which has to be told what
         captions say.
         """
-        decoder = self.decoder_of(to)
+        way = self.way(to)
+        decoder = way.decoder
         if decoder.config.reads_references:
             raise DataError(
                 f"the decoder {decoder.config.type!r} of this cell is an oracle: it reads the captions of the "
                 f"test items, and new items have none. Name another cell with --cell."
             )
-        source = self._source(items)
-        return decoder.decode(self.bridge.cross(source, self.config.seed), source=source, seed=self.config.seed)
+        source = self._source(items, to)
+        return decoder.decode(way.bridge.cross(source, self.config.seed), source=source, seed=self.config.seed)
 
-    def _source(self, items: Sequence[Any] | Embeddings) -> Embeddings:
+    def _source(self, items: Sequence[Any] | Embeddings, to: str = "text") -> Embeddings:
         if isinstance(items, str | Path):
             raise DataError(f"expected a list of items; found the single item {str(items)!r}. Put it in a list.")
-        return items if isinstance(items, Embeddings) else self.encode(items)
+        return items if isinstance(items, Embeddings) else self.encode(items, to)
 
     def explain(self, items: Sequence[Any] | Embeddings) -> list[list[Station]]:
         """For each item (or for what `encode` gave of them) the stations of its crossing and their distances to the
@@ -185,20 +205,39 @@ def load(run: str | Path, *, cell: str | None = None, device: str = "auto", plug
         artefact = folder / placed[name] if name in placed else None
         context = BuildContext(device=where, seed=seed, ports=ports, artefact=artefact)
         found = build_component(config, kind, plugins.registry, context, shared)
-        load_objectives(found, lambda part: folder / placed[f"{name}.{part}"])
+        load_objectives(found, lambda part: folder / placed[f"{name.removeprefix(UNTUNED)}.{part}"])
         if artefact is not None:
             load_component(found, artefact)
         return found
 
-    encoder = loaded(config.encoder, "encoder", {plan.source.modality: plan.source, "text": plan.text})
-    bridge = loaded(config.bridge, "bridge", {"text": plan.text, "source": plan.source})
-    decoder = loaded(config.decoder, "decoder", {"text": plan.trained, "source": plan.source})
+    def ends(plan: Plan) -> dict[str, Port]:
+        return {"text": plan.text, "source": plan.source}
 
-    def another(name: str) -> Decoder[Any]:
+    def before(plan: Plan, prefix: str = "") -> tuple[Encoder[Any], Bridge[Any]]:
+        at = {plan.source.modality: plan.source, "text": plan.text}
+        encoder: Encoder[Any] = loaded(config.encoder, "encoder", at, f"{prefix}encoder")
+        bridge: Bridge[Any] = loaded(config.bridge, "bridge", ends(plan), f"{prefix}bridge")
+        return encoder, bridge
+
+    encoder, bridge = before(plan)
+    decoder = loaded(config.decoder, "decoder", {**ends(plan), "text": plan.trained})
+
+    @cache
+    def fitted() -> tuple[Encoder[Any], Bridge[Any]]:
+        """What leads to further decoders."""
+        if f"{UNTUNED}bridge" not in placed:
+            return encoder, bridge
+        ports = read_manifest(folder / placed[f"{UNTUNED}bridge"])["ports"]
+        found = {p.modality: p for p in map(Port.from_json, ports.values())}
+        return before(make_plan(config, found), UNTUNED)
+
+    def another(name: str) -> Way:
         one = config.with_decoder(name)
-        trained = make_plan(one, {source.modality: source, "text": text}).trained
-        found: Decoder[Any] = loaded(one.decoder, "decoder", {"text": trained, "source": source}, f"decoders.{name}")
-        return found
+        encoder, bridge = fitted()
+        ports = bridge.context.ports
+        trained = make_plan(one, {port.modality: port for port in ports.values()}).trained
+        found: Decoder[Any] = loaded(one.decoder, "decoder", {**ports, "text": trained}, f"decoders.{name}")
+        return Way(encoder, bridge, found)
 
     others = {name: partial(another, name) for name in config.decoders}
     cloud = read_tensors(folder / placed["cloud"]) if "cloud" in placed else {}  # none of sequences

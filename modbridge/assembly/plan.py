@@ -108,7 +108,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
-    problems += _selection(config) + _unpaired(config)
+    problems += _selection(config) + _unpaired(config) + _tuning(config, source)
     for name in config.decoders:
         problems += _of_another(config, name, ports, problems)
     if problems:
@@ -167,6 +167,37 @@ def _selection(config: PipelineConfig) -> list[Problem]:
     message = "is the very source of data.{}; the weights would be chosen on what they are {}"
     told = {"train": "fitted on", "test": "measured on"}
     return [Problem("data.validation", message.format(name, told[name])) for name in same]
+
+
+def _tuning(config: PipelineConfig, source: Port) -> list[Problem]:
+    """What is wrong with joint training, as far as it can be told without weights."""
+    decoder, bridge, found = config.decoder, config.bridge, list[Problem]()
+    if not config.tune:
+        return found
+    if decoder is None or not config.captions:
+        return [*found, Problem("tune", "trains a decoder that writes text, and there is none")]
+    if not decoder.tunable:
+        message = f"cannot train the decoder {decoder.type!r} together with what comes before it"
+        found.append(Problem("tune", message, hint="choose one that can be tuned (prefix_lm), or leave tune out"))
+    if config.decoder_input != "source":
+        message = "trains on media with their captions, and the decoder is fitted on vectors of texts"
+        found.append(Problem("tune", message, hint="set decoder_input: source"))
+    if config.tunes("encoder") and not config.encoder.needs_fit:
+        message = f"the run does not train the encoder {config.encoder.type!r}, and keeps none of its weights"
+        found.append(Problem("tune", message, hint="name an encoder that the run trains (query_encoder), or leave it"))
+    if config.tunes("encoder") and bridge.needs:
+        needs = ", ".join(sorted(bridge.needs))
+        message = f"the bridge {bridge.title!r} is fitted on vectors ({needs}) of the encoder that is trained on here"
+        found.append(Problem("tune", message, hint="choose a bridge that is fitted on nothing, or leave the encoder"))
+    if source.ragged and (config.tunes("encoder") or config.tunes("bridge")):
+        found.append(Problem("tune", f"trains through sequences of one length; found {source}"))
+    if config.evaluate.input == "text":
+        message = "the oracle decodes vectors of texts, and `tune` trains on those of media"
+        found.append(Problem("evaluate.input", message, hint="leave tune out"))
+    if config.selected_by != LAST:
+        message = f"chooses weights of the fitted decoder by {config.selected_by!r}, and `tune` trains it further"
+        found.append(Problem("select", message, hint="set select: {by: last}"))
+    return found
 
 
 def _check_priors(config: ComponentConfig, path: str, text: Port, problems: list[Problem]) -> None:

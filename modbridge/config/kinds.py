@@ -163,6 +163,9 @@ class ObjectiveConfig(FittedConfig):
 class DecoderConfig(FittedConfig):
     """Config of a decoder."""
 
+    tunable: ClassVar[bool] = False
+    """Whether `tune` can train it together with what comes before it: it has `Decoder.training_loss`."""
+
     @property
     def makes(self) -> Literal["text", "image"]:
         """What it makes of a vector."""
@@ -172,6 +175,12 @@ class DecoderConfig(FittedConfig):
     def needs_fit(self) -> bool:
         """Whether there is anything to learn. Where it is not so, it is used as it is built."""
         return True
+
+    @property
+    def left_to_tuning(self) -> bool:
+        """Whether its own fit takes no step, or that of a decoder inside it, so that `tune` has to train it."""
+        inside = (part for part in self.parts().values() if isinstance(part, DecoderConfig))
+        return any(part.left_to_tuning for part in inside)
 
     def check(self, port: Port) -> None:
         """Raise PortError if vectors of this port cannot be decoded. By default ragged sequences are refused."""

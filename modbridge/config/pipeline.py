@@ -19,6 +19,7 @@ from modbridge.config.kinds import (
 )
 from modbridge.config.reported import ReportedConfig
 from modbridge.config.selection import metric_column
+from modbridge.config.tuning import TuneConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.gap_tables import COLUMNS as GAP_COLUMNS
 from modbridge.plugins.registry import Registry
@@ -35,6 +36,10 @@ DecoderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 def _none_as_empty(value: Any) -> Any:
     """A block can only be taken away by null: an empty one, laid over another, changes nothing of it."""
     return {} if value is None else value
+
+
+def _none_as_no_items(value: Any) -> Any:
+    return [] if value is None else value
 
 
 class _Section(BaseModel):
@@ -180,6 +185,10 @@ class PipelineConfig(_Section):
     captions (fully supervised captioning; takes pairs, and no `augment`)."""
     select: SelectConfig = SelectConfig()
     """Which weights of the decoder's training are kept."""
+    tune: Annotated[list[TuneConfig], BeforeValidator(_none_as_no_items)] = []
+    """Encoder, bridge and decoder trained together on the media of `data.train` with their captions, step after step,
+    each saying what trains in it; after the decoder was fitted, and from there. What `decoders` read stays as it was
+    before. null takes away those of a parent config."""
     metrics: Annotated[list[MetricConfig], Part("metric")] = []
     """Judges of the captions, and of the images that decoders of `decoders` make: their columns stand behind the
     decoder's name (`image_fid`)."""
@@ -202,7 +211,7 @@ class PipelineConfig(_Section):
     def with_decoder(self, name: str) -> PipelineConfig:
         """This pipeline with one of `decoders` in the place of `decoder`."""
         decoder = self.decoders[name]
-        changes: dict[str, Any] = {"decoder": decoder, "decoders": {}}
+        changes: dict[str, Any] = {"decoder": decoder, "decoders": {}, "tune": []}
         if decoder.makes != "text":  # captions neither teach nor judge it
             changes |= {"decoder_input": "source", "augment": None, "select": SelectConfig(by=LAST)}
         return self.model_copy(update=changes)
@@ -223,6 +232,10 @@ class PipelineConfig(_Section):
     def scored(self) -> tuple[str, ...]:
         """Every column that its metrics fill in a row."""
         return tuple(column for metric in self.metrics for column in self.columns_of(metric))
+
+    def tunes(self, part: str) -> bool:
+        """Whether `tune` trains anything of "encoder", "bridge" or "decoder"."""
+        return any(step.trains(part) for step in self.tune)
 
     @property
     def pretraining_seed(self) -> int:
@@ -267,7 +280,7 @@ def check_pipeline(tree: Mapping[str, Any], registry: Registry, problems: list[P
     if config is not None and config.reported is not None:
         problems += config.reported.problems(MEASURED | GAP_COLUMNS | set(config.scored))
     if config is not None:
-        problems += _misplaced_decoders(config) + _misplaced_metrics(config)
+        problems += _misplaced_decoders(config) + _misplaced_metrics(config) + _untrained(config)
     if config is not None and config.selects_with_pairs:
         try:
             metric_column(config.selected_by, config.metrics, registry)
@@ -303,6 +316,15 @@ def _misplaced_metrics(config: PipelineConfig) -> list[Problem]:
                 found.append(Problem(f"metrics.{number}", message, hint="leave one of the two out"))
                 break
     return found
+
+
+def _untrained(config: PipelineConfig) -> list[Problem]:
+    """Decoders that nothing trains."""
+    names = [("decoder", config.decoder)] if not config.tune else []
+    named = [*names, *((f"decoders.{name}", decoder) for name, decoder in config.decoders.items())]
+    message = "takes no step of its own, and no `tune` trains it"
+    hint = "give it steps, or a `tune`, which trains `decoder`"
+    return [Problem(path, message, hint=hint) for path, one in named if one is not None and one.left_to_tuning]
 
 
 def _check_section(

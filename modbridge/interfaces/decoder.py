@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from modbridge.config.kinds import DecoderConfig
+from modbridge.distributed import Share
 from modbridge.errors import ConfigError, PluginError, Problem, SetupError
 from modbridge.interfaces.component import Component, require_takes_mask
 from modbridge.interfaces.fitting import Fitting, TextVectors
@@ -73,6 +74,15 @@ class Decoder(Component[DecoderConfigT]):
         The similarity table of `modbridge gap` compares vectors there as well (Diffusion Bridge, table 1).
         """
         return None
+
+    def training_loss(self, vectors: TextVectors, targets: Sequence[str]) -> Callable[[int, torch.Tensor], Share]:
+        """What training asks of it, with the weights as they are: a function of (epoch, rows), rows int64 (B,) among N
+        vectors and their `targets`, that gives the loss of those rows.
+
+        Gradients pass through what `vectors.batch` gives, so that `tune` can train what made it. For decoders whose
+        config is `tunable`.
+        """
+        raise PluginError(f"the decoder {self.config.type!r} cannot be tuned together with other parts.")
 
     def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
         """The loss of held-out `targets` (N texts) given their vectors (N, D), with the weights as they are.

@@ -104,10 +104,10 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     number = cell.config.evaluate.caption
     source, text = held_out(session, cell, split)
     names = [split.fit.name, split.test.name] if split else None
-    left = [left_out(session, cell, w, modality) for w in ("train", where)]
     if cell.config.evaluate.input == "text":
         text_fit = _UNKNOWN if _sequences(text.port) else text_statistics(session, cell, split)
         vectors = [embed_key(session, cell, w, "text") for w in ("train", where)]
+        left = [left_out(session, cell, w, modality) for w in ("train", where)]
         key = stable_hash(["text", vectors, number, names, left])
         same = replace(text, keys=source.keys)
         return Crossed(source, same, text, text_fit, text_fit.mean, key)
@@ -116,7 +116,10 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
     port = config.crosses(plan.source, plan.text)
     moved = port.frame == "source"
     rows = split.fit if split else None
+    # Of sequences no mean is taken, so nothing but the vectors is kept, and training vectors are not looked at.
+    alone = _sequences(port, config.augments(plan.text) if moved else plan.text)
     parts = [embed_key(session, cell, *at) for at in (("train", modality), ("train", "text"), (where, modality))]
+    left = [left_out(session, cell, w, modality) for w in ([where] if alone else ["train", where])]
     key = stable_hash(
         [
             bridge_key(session, cell, config, rows),
@@ -128,9 +131,6 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
             left,
         ]
     )
-
-    # Of sequences no mean is taken, so nothing but the vectors is kept.
-    alone = _sequences(port, config.augments(plan.text) if moved else plan.text)
 
     def build(out: Path, work: Path) -> None:
         fitted = fitted_bridge(session, cell, config, rows)

@@ -66,7 +66,12 @@ def train_vectors(session: Session, cell: Cell, side: str, rows: Rows | None = N
 
 
 def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> str:
-    """What decides a fitted bridge: its fields, the vectors that its `needs` name, the spaces, the seed."""
+    """What decides a fitted bridge: its fields, the vectors that its `needs` name, the spaces, the seed, and what it
+    was tuned with."""
+    if _tuned(cell, config):
+        from modbridge.stages.tune import tune_key  # which starts from the bridge as it is fitted here
+
+        return tune_key(session, cell)
     unknown = config.needs - {"text", "source", "pairs"}
     if unknown:
         raise ConfigError([Problem("bridge", f"{config.type!r} needs {sorted(unknown)}; known: text, source, pairs")])
@@ -77,6 +82,11 @@ def bridge_key(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | 
         given.append(cell.config.data.pairs)
     parts = [config.key_fields(), session.revisions(config, "bridge"), given, spaces, cell.config.seed]
     return stable_hash([*parts, *objective_keys(session, cell, config).values()])
+
+
+def _tuned(cell: Cell, config: BridgeConfig) -> bool:
+    """Whether a bridge is the cell's own, which is tuned."""
+    return cell.config.tunes("bridge") and config == cell.config.bridge
 
 
 def _inputs(session: Session, cell: Cell, config: BridgeConfig) -> dict[str, str]:
@@ -99,6 +109,12 @@ def fitted_bridge(session: Session, cell: Cell, config: BridgeConfig, rows: Rows
             ports={"text": plan.text, "source": plan.source},
         )
         bridge: Bridge[Any] = built(session, cell, config, "bridge", context)
+        if _tuned(cell, config):
+            from modbridge.stages.tune import tuned_folder
+
+            folder = tuned_folder(session, cell, "bridge")
+            load_component(bridge, folder)
+            return FittedBridge(bridge, folder)
         label = config.type if rows is None else f"{config.type} ({rows.name})"
 
         def build(out: Path, work: Path) -> None:
@@ -130,21 +146,29 @@ def pair_rows(cell: Cell, text: Embeddings, source: Embeddings) -> torch.Tensor:
     """For each text the row of its item among the source vectors, int64 (N,); -1 where the item was left out, and where
     `data.pairs` does not let the pair be known.
 
-    Raises DataError if there are fewer items than pairs are asked for.
+    Raises DataError as `known_pairs` does.
     """
     rows = {key: i for i, key in enumerate(source.keys)}
-    known = cell.config.data.pairs
-    if known is not None:
+    if cell.config.data.pairs is not None:
         texts = {key.rsplit("#", 1)[0] for key in text.keys}
-        whole = [key for key in source.keys if key in texts]
-        if len(whole) < known:
-            raise DataError(
-                f"data.pairs: {known}, but only {len(whole)} training items have a text and a {source.port.modality} "
-                f"vector. Ask for fewer, or leave it out to take all."
-            )
-        order = Draw.of(whole, cell.config.seed).named("pairs").bits(1)[:, 0].argsort()[:known]
-        rows = {whole[i]: rows[whole[i]] for i in order.tolist()}
+        known = known_pairs(cell, [key for key in source.keys if key in texts])
+        rows = {key: row for key, row in rows.items() if key in known}
     return torch.tensor([rows.get(key.rsplit("#", 1)[0], -1) for key in text.keys], dtype=torch.int64)
+
+
+def known_pairs(cell: Cell, whole: Sequence[str]) -> set[str]:
+    """Those of the items with both a text and a medium, by key, that `data.pairs` lets be known as pairs. Raises
+    DataError if there are fewer than it asks for."""
+    known = cell.config.data.pairs
+    if known is None:
+        return set(whole)
+    if len(whole) < known:
+        raise DataError(
+            f"data.pairs: {known}, but only {len(whole)} training items have a text and a "
+            f"{cell.config.data.train.modality} vector. Ask for fewer, or leave it out to take all."
+        )
+    order = Draw.of(list(whole), cell.config.seed).named("pairs").bits(1)[:, 0].argsort()[:known]
+    return {whole[i] for i in order.tolist()}
 
 
 def item_rows(vectors: Embeddings, keys: Sequence[str]) -> list[int]:

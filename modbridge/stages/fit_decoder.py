@@ -22,10 +22,10 @@ from modbridge.interfaces.bridge import Bridge
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoder
 from modbridge.interfaces.fitting import TextVectors, WeightsJudge
-from modbridge.interfaces.source import Source
+from modbridge.interfaces.source import Source, text_key
 from modbridge.spaces import Embeddings
 from modbridge.stages.embed import embed_key, embedded_texts, embeddings, left_out, source_config
-from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, pair_rows
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, known_pairs, pair_rows
 from modbridge.stages.fit_encoder import plan_of
 from modbridge.stages.fit_objective import built, objective_keys
 from modbridge.stages.select import SPLIT, metric_judge, require_selection, selection_key, validation_text
@@ -65,8 +65,12 @@ def required_decoder(cell: Cell) -> DecoderConfig:
 
 
 def decoder_key(session: Session, cell: Cell) -> str:
-    """What decides a fitted decoder: its fields, and what it is given."""
+    """What decides a fitted decoder: its fields, what it is given, and what it was tuned with."""
     config = required_decoder(cell)
+    if cell.config.tune:
+        from modbridge.stages.tune import tune_key  # which starts from the decoder as it is fitted here
+
+        return tune_key(session, cell)
     objectives = objective_keys(session, cell, config).values()
     own = [config.key_fields(), session.revisions(config, "decoder")]
     if not config.needs_fit and config.weights is None:
@@ -81,7 +85,9 @@ def _given(session: Session, cell: Cell) -> list[Any]:
     taught: list[Any] = [augmenter.key_fields("augment"), _draws(cell)]
     if cell.config.supervised and config.weights is None:
         modality = cell.config.data.train.modality
-        media = [embed_key(session, cell, "train", modality), left_out(session, cell, "train", modality)]
+        # One that is left to tuning looks at no vector, so that none need be made.
+        left = [] if config.left_to_tuning else left_out(session, cell, "train", modality)
+        media = [embed_key(session, cell, "train", modality), left]
         taught = ["supervised", augmenter.key_fields("cross"), *media, cell.config.data.pairs]
     return [
         bridge_key(session, cell, augmenter),
@@ -145,6 +151,12 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
             artefact=_artefact(session, config, key),
         )
         decoder: Decoder[Any] = built(session, cell, config, "decoder", context)
+        if cell.config.tune:
+            from modbridge.stages.tune import tuned_folder
+
+            folder = tuned_folder(session, cell, "decoder")
+            load_component(decoder, folder)
+            return FittedDecoder(decoder, folder)
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:
@@ -163,8 +175,12 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
                 session.save(decoder, "decoder", out, seed=cell.config.seed)
                 return
             bridge = fitted_bridge(session, cell, augmenter).bridge
-            if cell.config.captions:
-                vectors, targets = _captions(session, cell, bridge)
+            targets: Sequence[Any]
+            if config.left_to_tuning:
+                vectors, targets = unread(session, cell)
+                judge = None
+            elif cell.config.captions:
+                vectors, targets = captions(session, cell, bridge)
                 judge = _judge(session, cell, decoder, bridge)
             else:
                 vectors, targets = _media(session, cell, bridge)
@@ -186,7 +202,7 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
     )
 
 
-def _captions(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVectors, Sequence[str]]:
+def captions(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVectors, Sequence[str]]:
     """The training captions, with the vectors that a decoder learns to write them from."""
     text = embeddings(session, cell, "train", "text")
     if cell.config.supervised:
@@ -197,6 +213,25 @@ def _captions(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVe
     else:
         vectors = augmented(bridge, text, cell.config.seed, _draws(cell))
     return vectors, texts_of(session, cell, vectors.embeddings.keys)
+
+
+def unread(session: Session, cell: Cell) -> tuple[TextVectors, list[str]]:
+    """The training captions of the items that are known as pairs, with vectors that are not made: who reads them is
+    told so by torch, which has no data of them."""
+    source, plan = session.source(cell.config.data.train), plan_of(session, cell)
+    items = source.keys()
+    known = known_pairs(cell, [key for row, key in enumerate(items) if source.texts(row)])
+    rows = [row for row, key in enumerate(items) if key in known]
+    texts = [source.texts(row)[: source.embedded_texts(row)] for row in rows]
+    keys = [text_key(items[row], number) for row, of in zip(rows, texts, strict=True) for number in range(len(of))]
+    shape = (len(keys), *(() if plan.text.tokens is None else (plan.text.tokens,)), plan.text.space.dim or 0)
+    mask = torch.empty(shape[:2], dtype=torch.bool, device="meta") if plan.text.ragged else None
+    absent = Embeddings(torch.empty(shape, device="meta"), plan.text, tuple(keys), mask=mask)
+
+    def batch(rows: Sequence[int], epoch: int) -> torch.Tensor:
+        return absent.values[torch.as_tensor(rows)]
+
+    return TextVectors(absent, batch), [text for of in texts for text in of]
 
 
 def _media(session: Session, cell: Cell, bridge: Bridge[Any]) -> tuple[TextVectors, Sequence[Any]]:

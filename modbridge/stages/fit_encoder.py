@@ -20,8 +20,13 @@ from modbridge.store.keys import stable_hash
 
 
 def encoder_key(session: Session, cell: Cell) -> str:
-    """What decides an encoder's vectors: its fields and revision, and the training data if the run trains it."""
+    """What decides an encoder's vectors: its fields and revision, the training data if the run trains it, and what it
+    was tuned with."""
     config = cell.config.encoder
+    if cell.config.tunes("encoder"):
+        from modbridge.stages.tune import tune_key  # which starts from the encoder as it is fitted here
+
+        return tune_key(session, cell)
     parts: list[Any] = [config.key_fields(), session.revisions(config, "encoder"), config.emits("text").space.id]
     if config.needs_fit:
         parts += [session.fingerprint(cell.config.data.pretraining), cell.config.pretraining_seed]
@@ -47,7 +52,7 @@ def plan_of(session: Session, cell: Cell) -> Plan:
 
 
 def encoder(session: Session, cell: Cell) -> Encoder[Any]:
-    """The encoder, ready to embed; trained, if its config says so and no earlier run did it."""
+    """The encoder, ready to embed; trained and tuned, if its config says so and no earlier run did it."""
     key = encoder_key(session, cell)
     return session.remember(f"encoder {key}", lambda: _make(session, cell, key))
 
@@ -64,7 +69,11 @@ def _make(session: Session, cell: Cell, key: str) -> Encoder[Any]:
     seed = cell.config.pretraining_seed
     context = BuildContext(device=device, seed=seed, ports=ports)
     found: Encoder[Any] = built(session, cell, config, "encoder", context)
-    if config.needs_fit:
+    if cell.config.tunes("encoder"):
+        from modbridge.stages.tune import tuned_folder
+
+        load_component(found, tuned_folder(session, cell, "encoder"))
+    elif config.needs_fit:
 
         def build(out: Path, work: Path) -> None:
             fitting = StageFitting(session, work, seed, f"encoder {config.type}", embed=_no_encoder)

@@ -34,6 +34,7 @@ from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.samples import samples_html
 from modbridge.stages.score import held_out_references
 from modbridge.stages.select import needs
+from modbridge.stages.tune import tuned_folder
 from modbridge.store.artefact import link
 from modbridge.store.keys import stable_hash
 from modbridge.tables import Row, as_html, beside, markdown
@@ -44,6 +45,7 @@ MARKER = ".modbridge"
 FILES = ("config.yaml", "resolved.json", "table.json", "metrics.jsonl", "predictions.jsonl", "report.html")
 FITTED = ("encoder", "augmenter", "bridge", "decoder")
 RUN_SCHEMA = 1
+UNTUNED = "untuned."  # parts as they were before `tune`, which further decoders read
 CLOUD = 500
 CLOUDS = "clouds.png"
 
@@ -194,8 +196,15 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
         "bridge": fitted_bridge(session, cell, config.bridge).folder,
         "decoder": fitted_decoder(session, cell).folder,
     }
-    if config.encoder.needs_fit:
+    if config.tunes("encoder"):
+        folders["encoder"] = tuned_folder(session, cell, "encoder")
+    elif config.encoder.needs_fit:
         folders["encoder"] = session.cache.path("fit_encoder", encoder_key(session, cell))
+    if config.tune and cell.others:  # what these read
+        start = cell.untuned
+        folders[f"{UNTUNED}bridge"] = fitted_bridge(session, start, config.bridge).folder
+        if config.encoder.needs_fit:
+            folders[f"{UNTUNED}encoder"] = session.cache.path("fit_encoder", encoder_key(session, start))
     holders: dict[str, Any] = {kind: getattr(config, kind) for kind in ("encoder", "bridge", "decoder")}
     for name, other in cell.others.items():
         key = decoder_key(session, other)  # it is loaded only where it has to be made: it may be large
@@ -209,7 +218,8 @@ def _place_artefacts(session: Session, cell: Cell, out: Path) -> dict[str, Any]:
             folders[f"{holder}.{name}"] = objective_folder(session, cell, objective)
     placed: dict[str, Any] = {}
     for kind, folder in folders.items():
-        target = out / "artefacts" / f"{folder.parent.name.removeprefix('fit_')}-{folder.name}"
+        name = "-".join(folder.relative_to(session.cache.root).parts).removeprefix("fit_")
+        target = out / "artefacts" / name
         if not target.is_dir():
             beside = target.with_name(f".{target.name}.part")
             shutil.rmtree(beside, ignore_errors=True)

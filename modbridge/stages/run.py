@@ -22,6 +22,7 @@ from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
 from modbridge.stages.score import require_texts, scored
 from modbridge.stages.select import needs, require_selection
+from modbridge.stages.tune import tune_key, tuned_folder
 from modbridge.tables import Row, add_gap_closed, summarise
 
 
@@ -77,20 +78,23 @@ def _fit_together(session: Session, cell: Cell, reach: int) -> None:
     for _, part in (found for holder in (config, *scoring) for found in trained_objectives(holder)):
         if lacks("fit_objective", objective_key(session, cell, part)):
             objective_folder(session, cell, part)
-    if config.needs_fit and lacks("fit_encoder", encoder_key(session, cell)):
-        encoder(session, cell)
+    start = cell.untuned
+    if config.needs_fit and lacks("fit_encoder", encoder_key(session, start)):
+        encoder(session, start)
     if reach >= STAGES.index("fit_decoder"):
-        for one in (cell, *cell.others.values()):
+        for one in (start, *cell.others.values()):
             if lacks("fit_decoder", decoder_key(session, one)):
                 fitted_decoder(session, one)
+        if cell.config.tune and reach >= STAGES.index("tune") and lacks("tune", tune_key(session, cell)):
+            tuned_folder(session, cell, "decoder")
         bridges = [] if cell.config.evaluate.input == "text" else [cell.config.bridge]
     elif reach == STAGES.index("fit_bridge"):
         bridges = [cell.config.bridge, cell.config.augmenter]
     else:
         bridges = []
     for bridge in bridges:
-        if lacks("fit_bridge", bridge_key(session, cell, bridge)):
-            fitted_bridge(session, cell, bridge)
+        if lacks("fit_bridge", bridge_key(session, start, bridge)):
+            fitted_bridge(session, start, bridge)
 
 
 def _run(session: Session, experiment: Experiment, out: Path, reach: int) -> Result:
@@ -127,27 +131,29 @@ def common_axes(cells: Sequence[Cell]) -> set[str]:
 
 def _partly(session: Session, cell: Cell, reach: int) -> None:
     """The stages of one cell up to number `reach`, which comes before score."""
-    if cell.config.encoder.needs_fit:
-        encoder(session, cell)
-    modality = cell.config.data.train.modality
+    config, start = cell.config, cell.untuned
+    if config.encoder.needs_fit:
+        encoder(session, start)
+    modality = config.data.train.modality
     if reach >= STAGES.index("embed"):
+        read = config.decoder is None or not config.decoder.left_to_tuning
         media = {
-            "train": bool({"source", "pairs"} & set(needs(cell))),
-            "validation": cell.config.selects_on_media,
+            "train": read and bool({"source", "pairs"} & set(needs(cell))),
+            "validation": config.selects_on_media,
             "test": True,
         }
         for split, wanted in media.items():
-            source = getattr(cell.config.data, split)
-            if source is None or (split == "validation" and cell.config.selected_by == LAST):
+            source = getattr(config.data, split)
+            if source is None or (split == "validation" and config.selected_by == LAST):
                 continue
-            if source.captioned:
-                embeddings(session, cell, split, "text")
+            if source.captioned and (read or split != "train"):
+                embeddings(session, start, split, "text")
             if wanted:
-                embeddings(session, cell, split, modality)
+                embeddings(session, start, split, modality)
     if reach >= STAGES.index("fit_bridge"):
-        fitted_bridge(session, cell, cell.config.bridge)
-        fitted_bridge(session, cell, cell.config.augmenter)
-    for one in (cell, *cell.others.values()):
+        fitted_bridge(session, start, config.bridge)
+        fitted_bridge(session, start, config.augmenter)
+    for one in (cell if reach >= STAGES.index("tune") else start, *cell.others.values()):
         if reach >= STAGES.index("fit_decoder"):
             fitted_decoder(session, one)
         if reach >= STAGES.index("generate"):

@@ -235,9 +235,10 @@ def data_notes(session: Session, cell: Cell) -> dict[str, str]:
         if source.skipped:
             notes[f"data.{split}"] = f"{absent} (the first {source.skipped[0]})"
     modality = data.train.modality
-    learnt = {"train"} if {"source", "pairs"} & set(needs(cell)) else set()
+    read = cell.config.decoder is None or not cell.config.decoder.left_to_tuning
+    learnt = {"train"} if read and {"source", "pairs"} & set(needs(cell)) else set()
     for split in sorted(learnt | {held_out_from(cell, None)}):
-        unread = left_out(session, cell, split, modality)
+        unread = left_out(session, cell.untuned if split == "train" else cell, split, modality)
         if unread:
             told = f"{len(unread)} {modality} items could not be read and were left out ({unread[0]} ...)"
             notes[f"data.{split}, unreadable"] = told

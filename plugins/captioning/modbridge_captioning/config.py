@@ -73,7 +73,7 @@ class PrefixLmConfig(DecoderConfig):
     caption. "stop": nothing, so that only `generate.stop` ends one. "authors": as "stop", and token 0 (GPT-2's "!") is
     left out of the loss, because the authors' padding is written as 0.
     `epochs`: passes over the captions, each leaving out the last, short batch. `steps`: optimiser steps, in place of
-    `epochs`. `batch_size`: captions a step.
+    `epochs`; 0 leaves all training to `tune`. `batch_size`: captions a step.
     `lr`: AdamW's highest learning rate. `weight_decay`: AdamW's. `schedule`: how the rate falls after the warm-up.
     `warmup`: steps over which the rate rises, but never more than a tenth of all (the bound is ours).
     `clip`: largest gradient norm; the authors' code has none.
@@ -86,6 +86,8 @@ class PrefixLmConfig(DecoderConfig):
         "epochs", "steps", "batch_size", "lr", "weight_decay", "warmup", "schedule", "clip", "max_tokens", "precision",
     )  # fmt: skip
 
+    tunable: ClassVar[bool] = True
+
     type: Literal["prefix_lm"] = "prefix_lm"
     lm: Annotated[Annotated[str, Tag("name")] | Annotated[FreshLm, Tag("fresh")], Discriminator(_lm_form)] = "gpt2"
     tokenizer: str | None = None
@@ -97,7 +99,7 @@ class PrefixLmConfig(DecoderConfig):
     retrieval: Retrieval | None = None
     end_of_sentence: Literal["taught", "stop", "authors"] = "taught"
     epochs: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 10.0
-    steps: Count | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
     batch_size: Count = 40
     lr: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 2e-5
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.01
@@ -141,6 +143,10 @@ class PrefixLmConfig(DecoderConfig):
             )
         if self.train_lm != "lora" and self.lora != Lora():
             raise ValueError(f"lora is set, but train_lm {self.train_lm!r} has no adapters: set train_lm to 'lora'")
+        if self.steps == 0 and self.retrieval is not None:
+            raise ValueError(
+                "steps is 0, so that no training vectors are made, and retrieval keeps them: give it steps"
+            )
         self._length_of_the_prefix()
         self._prompt_and_retrieval()
         if not self.reads_vectors and self.train_lm == "frozen":
@@ -158,6 +164,10 @@ class PrefixLmConfig(DecoderConfig):
             if self.reads_vectors and isinstance(self.mapper, TransformerMapper):
                 self.mapper.require_width(self.lm.n_embd)
         return self
+
+    @property
+    def left_to_tuning(self) -> bool:
+        return self.steps == 0 and self.weights is None
 
     def _length_of_the_prefix(self) -> None:
         if self.reads_sequences and self.prefix_length is not None:

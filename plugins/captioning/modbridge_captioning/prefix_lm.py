@@ -9,7 +9,7 @@ is no token's (the authors' is 0, GPT-2's "!", which their models never learn; i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -65,6 +65,7 @@ class PrefixLmDecoder(PrefixLmParts):
         self._settle_vocabulary()
         captions = self._encoded(targets, vectors)
         found = self._retrieved(vectors, targets)
+        losses = self._losses(vectors, captions, found)
         fitting.log(
             fit="prefix_lm",
             vocabulary=len(tokenizer),
@@ -75,12 +76,8 @@ class PrefixLmDecoder(PrefixLmParts):
             **({} if found is None else {"retrieved": sum(map(len, found)) / len(found)}),
         )
 
-        def loss(step: int, epoch: int, rows: torch.Tensor) -> Share:
-            each, asked = self._caption_losses(vectors, captions, found, rows, epoch)
-            return Share(each.sum(), asked)
-
         batches = Batches(len(captions), config.batch_size, fitting.seed)
-        steps = config.steps or batches.steps(config.epochs)
+        steps = batches.steps(config.epochs) if config.steps is None else config.steps
         modules = self.modules()
         train(
             "prefix_lm",
@@ -92,13 +89,19 @@ class PrefixLmDecoder(PrefixLmParts):
             ),
             batches=batches,
             steps=steps,
-            loss=loss,
+            loss=lambda step, epoch, rows: losses(epoch, rows),
             fitting=fitting,
             schedule=warmup_then(config.schedule, min(config.warmup, steps // 10), steps),
             clip=config.clip,
             judge=fitting.judge,
             split=True,
         )
+
+    def training_loss(self, vectors: TextVectors, targets: Sequence[str]) -> Callable[[int, torch.Tensor], Share]:
+        """The cross-entropy that `fit` goes by, of all tokens that it asks for, with the vocabulary as it is. Raises
+        DataError and ConfigError as `fit` does."""
+        require_hints(self.config, vectors.hints)
+        return self._losses(vectors, self._encoded(targets, vectors), self._retrieved(vectors, targets))
 
     def text_loss(self, vectors: TextVectors, targets: Sequence[str]) -> float:
         """The mean cross-entropy of the tokens of `targets` (N texts) given their N vectors, over all tokens that
@@ -251,6 +254,15 @@ class PrefixLmDecoder(PrefixLmParts):
                 f"nothing to follow; give every item at least one."
             )
         return lead
+
+    def _losses(
+        self, vectors: TextVectors, captions: Captions, retrieved: Sequence[Sequence[str]] | None
+    ) -> Callable[[int, torch.Tensor], Share]:
+        def loss(epoch: int, rows: torch.Tensor) -> Share:
+            each, asked = self._caption_losses(vectors, captions, retrieved, rows, epoch)
+            return Share(each.sum(), asked)
+
+        return loss
 
     def _caption_losses(
         self,

@@ -172,3 +172,32 @@ def test_the_papers_config_checks_without_a_network(call: Callable[..., Any]) ->
     assert found.code == 0, found.err
     assert "77 x 1024" in found.out
     assert call("check", path, "--profile", "smoke", toy=False).code == 0
+
+
+def test_tuning_lets_the_mapper_then_the_language_model_then_the_encoder_train(
+    call: Callable[..., Any], tmp_path: Path
+) -> None:
+    steps = [
+        {"train": ["decoder.mapper"], "steps": 2, "batch_size": 8, "lr": 1e-3},
+        {"train": ["decoder"], "steps": 2, "batch_size": 8, "lr": 1e-3},
+        {"train": ["decoder", "encoder"], "steps": 2, "batch_size": 8, "lr": 1e-3},
+    ]
+    path = write(tmp_path / "vlv.yaml", pipeline(tune=steps))
+    tuned = call("run", path, "--out", tmp_path / "tuned", "--set", "decoder.steps=0", toy=False)
+    assert tuned.code == 0, tuned.err
+    plain = call("run", path, "--out", tmp_path / "plain", "--set", "tune=null", "--set", "decoder.epochs=1", toy=False)
+    assert plain.code == 0, plain.err
+    assert "fit_encoder" not in plain.err  # stage 1 is the same
+    loaded, before = modbridge.load(tmp_path / "tuned"), modbridge.load(tmp_path / "plain")
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    moved = [
+        name
+        for name, value in loaded.encoder.tensors().items()
+        if not torch.equal(value, before.encoder.tensors()[name])
+    ]
+    assert {name.split(".")[0] for name in moved} == {"backbone", "reader"}
+    first = loaded.way("image").encoder.tensors()
+    assert all(torch.equal(value, first[name]) for name, value in before.encoder.tensors().items())
+    images = [one.decode([picture], to="image")[0].image for one in (loaded, before)]
+    assert np.array_equal(*images)
+    assert isinstance(loaded.caption([picture])[0], str)

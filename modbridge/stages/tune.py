@@ -1,0 +1,251 @@
+"""Stage tune: encoder, bridge and decoder trained together, by the decoder's own loss on media with their captions.
+
+VLV's stage 2 (arXiv 2507.07104, section 3): step by step more is trained, the mapper, the language model, the encoder.
+It starts from what was fitted before, and leaves that as it is: the tuned parts are artefacts of their own, which the
+captions come from, while the decoders of `decoders` go on reading what the encoder gave before.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modbridge.assembly.experiment import Cell
+from modbridge.assembly.session import TRAINING_LOG, Session, StageFitting
+from modbridge.config.pipeline import dump
+from modbridge.config.tuning import TUNED, TuneConfig, chosen
+from modbridge.errors import ConfigError, PluginError, Problem
+from modbridge.interfaces.bridge import Bridge
+from modbridge.interfaces.component import BuildContext, Component
+from modbridge.interfaces.decoder import Decoder
+from modbridge.interfaces.encoder import Encoder
+from modbridge.interfaces.fitting import TextVectors
+from modbridge.noise import Draw
+from modbridge.spaces import Embeddings, Port
+from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
+from modbridge.stages.fit_decoder import captions, decoder_key, fitted_decoder, required_decoder, unread
+from modbridge.stages.fit_encoder import encoder, encoder_key, plan_of
+from modbridge.stages.fit_objective import built
+from modbridge.store.artefact import load_component, write_manifest
+from modbridge.store.keys import stable_hash
+from modbridge.training import Batches, Media, Share, derived_seed, train, warmup_then
+
+
+def tune_key(session: Session, cell: Cell) -> str:
+    """What decides the tuned parts: the steps, what they start from, the data, the seed."""
+    start, data = cell.untuned, cell.config.data
+    before = [
+        encoder_key(session, start),
+        bridge_key(session, start, start.config.bridge),
+        decoder_key(session, start),
+    ]
+    given = [session.fingerprint(data.train), data.pairs, cell.config.seed]
+    return stable_hash(["tune", dump(cell.config.tune), before, given])
+
+
+def tuned_folder(session: Session, cell: Cell, part: str) -> Path:
+    """The artefact of a tuned part, "encoder", "bridge" or "decoder", made once together with the others."""
+    key, config = tune_key(session, cell), required_decoder(cell)
+
+    def build(out: Path, work: Path) -> None:
+        given = stable_hash([tune_key(session, cell), "given"])
+        fitting = StageFitting(session, work, cell.config.seed, f"tune {config.type}", embed=_no_texts, given=given)
+        before = fitted_decoder(session, cell.untuned).folder / TRAINING_LOG
+        if before.is_file():
+            fitting.lines = [json.loads(line) for line in before.read_text(encoding="utf-8").splitlines()]
+        parts = _start(session, cell)
+        with session.guard(config, "decoder", "it was tuned"):
+            for number, step in enumerate(cell.config.tune):
+                _take(session, cell, parts, number, step, fitting)
+        data = session.fingerprint(cell.config.data.train)
+        for kind, component in parts.trained(cell).items():
+            session.save(component, kind, out / kind, seed=cell.config.seed, data=data, tuned=dump(cell.config.tune))
+        if session.world.main:
+            fitting.write_log(out / "decoder")
+            write_manifest(out, {"kind": "tuned", "type": config.type})
+
+    return session.stage("tune", key, f"{config.type} and what is before it", build, joint=True) / part
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Copies of what a pipeline consists of, to be trained; what others hold stays as it is."""
+
+    encoder: Encoder[Any]
+    bridge: Bridge[Any]
+    decoder: Decoder[Any]
+
+    def trained(self, cell: Cell) -> dict[str, Component[Any]]:
+        """What an artefact is written of."""
+        return {kind: getattr(self, kind) for kind in TUNED if kind == "decoder" or cell.config.tunes(kind)}
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """All that can be trained, by name: "decoder.mapper.0.weight"."""
+        found: dict[str, torch.nn.Parameter] = {}
+        for kind in TUNED:
+            for name, module in getattr(self, kind).modules().items():
+                found |= {f"{kind}.{name}.{inner}": p for inner, p in module.named_parameters()}
+        return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+
+
+def _start(session: Session, cell: Cell) -> Parts:
+    """The parts with the weights that they were fitted with, at the ports where the tuned ones will stand."""
+    start, plan, config = cell.untuned, plan_of(session, cell), cell.config
+    device = session.torch_device(config.device)
+    modality = plan.source.modality
+
+    def copy(part: Any, kind: str, text: Port, folder: Path | None) -> Any:
+        at = {"text": text, modality if kind == "encoder" else "source": plan.source}
+        seed = config.pretraining_seed if kind == "encoder" else config.seed
+        context = BuildContext(device=device, seed=seed, ports=at, artefact=folder)
+        found: Component[Any] = built(session, cell, part, kind, context)
+        if folder is not None:
+            load_component(found, folder)
+        return found
+
+    fitted = None
+    if config.encoder.needs_fit:
+        encoder(session, start)
+        fitted = session.cache.path("fit_encoder", encoder_key(session, start))
+    parts = Parts(
+        copy(config.encoder, "encoder", plan.text, fitted),
+        copy(config.bridge, "bridge", plan.text, fitted_bridge(session, start, config.bridge).folder),
+        copy(required_decoder(cell), "decoder", plan.trained, fitted_decoder(session, start).folder),
+    )
+    for kind in TUNED:
+        for module in getattr(parts, kind).modules().values():
+            module.eval()
+    return parts
+
+
+def _take(session: Session, cell: Cell, parts: Parts, number: int, step: TuneConfig, fitting: StageFitting) -> None:
+    """One step of training. Raises ConfigError for names of nothing, PluginError where no gradient arrives."""
+    named = parts.parameters()
+    names, nothing = chosen(named, step.train)
+    if nothing:
+        whole = sorted({".".join(name.split(".")[:2]) for name in named})
+        path, hint = f"tune.{number}.train", f"what can be trained: {', '.join(whole)}"
+        where = cell.document.where(path)
+        raise ConfigError([Problem(path, f"no parameter is called {one}", where, hint) for one in nothing])
+    label, start = f"tune {number + 1}", cell.untuned
+    targets: Sequence[str]
+    media: Media[Any] | None
+    so_far = cell.config.tune[: number + 1]
+    if not step.stored or any(one.trains("encoder") or one.trains("bridge") for one in so_far):
+        absent, targets = unread(session, start)
+        live = Live.of(session, cell, parts, absent.embeddings, fitting)
+        vectors, media, blocks = live.vectors, live.media, live.blocks
+    else:
+        bridge = fitted_bridge(session, start, start.config.bridge).bridge
+        vectors, targets = captions(session, start, bridge)
+        media, blocks = None, []
+    losses = parts.decoder.training_loss(vectors, targets)
+    trained = [named[name] for name in names]
+    fitting.log(fit=label, trained=len(names), parameters=sum(p.numel() for p in trained), captions=len(targets))
+
+    def loss(at: int, epoch: int, rows: torch.Tensor) -> Share:
+        return losses(epoch, rows)
+
+    batches = Batches(len(targets), step.batch_size, derived_seed(label, fitting.seed), blocks)
+    with _only(named, names):
+        _require_gradients(named, names, losses(0, torch.arange(min(2, len(targets)))).mean, parts)
+        train(
+            label,
+            modules=_modules(parts, names),
+            optimiser=torch.optim.AdamW(trained, lr=step.lr, betas=step.betas, weight_decay=step.weight_decay),
+            batches=batches,
+            steps=step.steps,
+            loss=loss,
+            fitting=fitting,
+            schedule=warmup_then(step.schedule, min(step.warmup, step.steps // 2), step.steps),
+            clip=step.clip,
+            split=True,
+            media=media,
+        )
+
+
+@dataclass(frozen=True)
+class Live:
+    """Training vectors that are made of their media in every step, by the parts as they are then, so that gradients
+    reach these. `blocks`: the first row of each of several runs of captions whose media lie together on disk."""
+
+    vectors: TextVectors
+    media: Media[Any]
+    blocks: list[int]
+
+    @classmethod
+    def of(cls, session: Session, cell: Cell, parts: Parts, text: Embeddings, fitting: StageFitting) -> Live:
+        source, encoder, bridge = session.source(cell.config.data.train), parts.encoder, parts.bridge
+        place = {key: row for row, key in enumerate(source.keys())}
+        items = [key.rsplit("#", 1)[0] for key in text.keys]
+        rows = [place[key] for key in items]
+        side, seed = source.modality, cell.config.seed
+
+        def prepared(row: int) -> Any:
+            return encoder.prepare(source.media(rows[row]), side)
+
+        workers = int(getattr(encoder.config, "workers", 0))
+        media: Media[Any] = Media(len(rows), prepared, fitting, f"{side} items", workers=workers)
+
+        def batch(wanted: Sequence[int], epoch: int) -> torch.Tensor:
+            inputs = media.batch(torch.as_tensor(wanted))
+            vectors, _ = encoder.labelled(encoder.embed(inputs, side), side, len(wanted))
+            draw = Draw.of([items[row] for row in wanted], seed, device=bridge.device).named("cross")
+            return bridge.cross_vectors(vectors, draw)
+
+        blocks = sorted({bisect_left(rows, first) for first in source.blocks()} - {len(rows)})
+        return cls(TextVectors(text, batch), media, blocks)
+
+
+@contextmanager
+def _only(named: Mapping[str, torch.nn.Parameter], names: Sequence[str]) -> Iterator[None]:
+    """Let nothing but `names` require gradients."""
+    kept = set(names)
+    for name, parameter in named.items():
+        parameter.requires_grad_(name in kept)
+    try:
+        yield
+    finally:
+        for parameter in named.values():
+            parameter.requires_grad_(True)
+
+
+def _require_gradients(
+    named: Mapping[str, torch.nn.Parameter], names: Sequence[str], loss: torch.Tensor, parts: Parts
+) -> None:
+    """Raise PluginError if no gradient of a loss arrives at a module of which something is to be trained."""
+    arrived = dict.fromkeys(map(_module, names), False)
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    for name in names:
+        arrived[_module(name)] |= named[name].grad is not None
+        named[name].grad = None
+    deaf = [name for name, heard in arrived.items() if not heard]
+    if deaf:
+        raise PluginError(
+            f"no gradient of the decoder {parts.decoder.config.type!r} arrives at {', '.join(deaf)}: the decoder does "
+            f"not read it, or the bridge {parts.bridge.config.title!r} passes none. Leave it out of tune.train."
+        )
+
+
+def _module(name: str) -> str:
+    """ "decoder.mapper" of "decoder.mapper.0.weight"."""
+    return ".".join(name.split(".")[:2])
+
+
+def _modules(parts: Parts, names: Sequence[str]) -> dict[str, torch.nn.Module]:
+    """The modules of which something is trained, by name."""
+    touched = dict.fromkeys(map(_module, names))
+    found = {f"{kind}.{name}": module for kind in TUNED for name, module in getattr(parts, kind).modules().items()}
+    return {name: found[name] for name in touched}
+
+
+def _no_texts(texts: Sequence[str]) -> Embeddings:
+    raise PluginError("a part asked for text vectors while it was being tuned, and there are none to be had.")
