@@ -23,6 +23,7 @@ from modbridge.interfaces.fitting import WeightsJudge
 from modbridge.interfaces.metric import Reference, Score
 from modbridge.interfaces.source import text_key
 from modbridge.spaces import Embeddings
+from modbridge.stages.answers import attended
 from modbridge.stages.embed import embed_key, embeddings, left_out
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge, item_rows
 from modbridge.stages.fit_objective import built_metric, objective_keys
@@ -156,7 +157,7 @@ def metric_judge(session: Session, cell: Cell, decoder: Decoder[Any]) -> Weights
         decoder.tell(unscored_texts(session, cell, config.data.validation))
 
     def score(predictions: Sequence[Decoded], judged: Sequence[Reference]) -> tuple[float, Score]:
-        with session.guard(metric_config, "metric", "it judged the decoder"):
+        with attended(session, [metric]), session.guard(metric_config, "metric", "it judged the decoder"):
             found = metric.judge(predictions, judged)[column]
         if found.corpus is None:
             raise DataError(f"{column} could not be computed while the decoder was trained: {found.note}")
