@@ -9,6 +9,7 @@ from pydantic import Field
 
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import JudgeConfig
+from modbridge.hub import cached_file
 from modbridge.store.keys import model_digest
 from modbridge_captioning.blocks import Count
 
@@ -32,6 +33,19 @@ class LmJudgeConfig(JudgeConfig):
     max_new_tokens: Count = 64
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1), Affects("nothing")] = 16
+
+    def missing(self) -> str | None:
+        """Asks no server: a model that is not here yet is fetched when the judge is built, unless that is forbidden."""
+        if Path(self.lm).expanduser().is_dir() or cached_file(self.lm, "config.json") is not None:
+            return None
+        if self.lm[:1] in "./~" or self.lm.count("/") > 1:
+            return f"the judge's language model {self.lm} is not there; give an existing folder, or a Hugging Face id"
+        from huggingface_hub import constants
+
+        if not constants.HF_HUB_OFFLINE:
+            return None
+        told = f"the judge's language model {self.lm} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
+        return f"{told}; where there is a network, run once: hf download {self.lm}"
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
         """As for every component, but a folder counts by its files, not by its name."""

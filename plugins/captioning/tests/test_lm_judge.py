@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modbridge.assembly.build import build_component
@@ -87,6 +88,22 @@ def test_a_folder_counts_by_its_files(tmp_path: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     assert judge(one, batch_size=2).config.key_fields() == judge(one).config.key_fields()
     assert judge(one, max_new_tokens=2).config.key_fields() != judge(one).config.key_fields()
+
+
+def test_what_is_missing_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    registry = Plugins.discover(environ={}).registry
+
+    def lacking(lm: str) -> str | None:
+        found: str | None = validate_block("judge", {"type": "lm_judge", "lm": lm}, registry).missing()
+        return found
+
+    assert lacking(str(save_gpt2(tmp_path / "lm"))) is None
+    assert "give an existing folder" in (lacking(str(tmp_path / "none")) or "")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "hf download some/lm" in (lacking("some/lm") or "")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert lacking("some/lm") is None  # it will be fetched
 
 
 def test_what_cannot_be_is_told(tmp_path: Path) -> None:
