@@ -1,4 +1,4 @@
-"""Training media read ahead by worker processes: the same bytes, weights and errors as without; and orders in blocks."""
+"""Training media read ahead by worker processes: the same bytes, weights and errors; and orders in blocks."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from modbridge.builtin.parquet import pyarrow_parquet
 from modbridge.noise import Draw
 
 COUNT, DIM = 16, 8
@@ -38,6 +40,27 @@ def jsonl(at: Path) -> dict[str, Any]:
     lines = [json.dumps({"image": name, "captions": captions}) for name, captions in _pictures(at)]
     (at / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {"path": str(at / "items.jsonl")}
+
+
+def webdataset(at: Path) -> dict[str, Any]:
+    """Two tar files of two pictures each, with their captions."""
+    for shard in range(2):
+        with tarfile.open(at / f"{shard}.tar", "w") as tar:
+            for name, captions in _pictures(at)[2 * shard : 2 * shard + 2]:
+                (at / name).with_suffix(".txt").write_text("\n".join(captions), encoding="utf-8")
+                for member in (name, str(Path(name).with_suffix(".txt"))):
+                    tar.add(at / member, member)
+    return {"path": str(at / "{0..1}.tar"), "index": str(at / "index")}
+
+
+def parquet(at: Path) -> dict[str, Any]:
+    """A parquet file of the pictures, two a row group, with their captions."""
+    rows = [{"image": {"bytes": (at / n).read_bytes(), "path": n}, "caption": c} for n, c in _pictures(at)]
+    tables = pyarrow_parquet()
+    import pyarrow
+
+    tables.write_table(pyarrow.Table.from_pylist(rows), at / "items.parquet", row_group_size=2)
+    return {"path": str(at / "items.parquet")}
 
 
 def encoder(at: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from modbridge.plugins import ComponentSpec, hookimpl
 
 SOURCES = "modbridge.builtin.source_config"
+SHARDS = "modbridge.builtin.shard_config"
 VECTORS = "modbridge.builtin.precomputed_config"
 EXAMPLES = "modbridge.builtin.examples"
 BRIDGES = "modbridge.builtin.bridges.config"
@@ -34,6 +35,26 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             impl="modbridge.builtin.jsonl:JsonlSource",
             summary="one JSON object a line: a media file, its captions, and facts",
             example_from=f"{EXAMPLES}:jsonl",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="webdataset",
+            config=f"{SHARDS}:WebdatasetConfig",
+            impl="modbridge.builtin.webdataset:WebdatasetSource",
+            summary="images in tar shards, webdataset's form, with captions or none; tens of millions of them",
+            example_from=f"{EXAMPLES}:webdataset",
+        )
+    )
+    register(
+        ComponentSpec(
+            kind="source",
+            name="parquet",
+            config=f"{SHARDS}:ParquetConfig",
+            impl="modbridge.builtin.parquet:ParquetSource",
+            summary="parquet files with a column of images (files' bytes, or bare pixels), with captions or none",
+            example_from=f"{EXAMPLES}:parquet",
         )
     )
     register(

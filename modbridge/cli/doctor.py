@@ -15,6 +15,7 @@ from modbridge.cli.state import State, cache_folder, json_option, print_json, pr
 EXTRAS = (
     ("reading sounds", ("soundfile", "soxr"), "audio"),
     ("clouds by UMAP in reports", ("umap",), "umap"),
+    ("images in parquet files", ("pyarrow",), "parquet"),
     ("memories of more than ten million texts", ("faiss",), "faiss"),
 )
 

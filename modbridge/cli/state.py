@@ -204,12 +204,9 @@ def _engine(state: State, work: Work) -> Engine[Any]:
 
 def cache_folder(given: str | None) -> Path:
     """The cache: as given, else MODBRIDGE_CACHE, else the user's cache folder."""
-    import os
+    from modbridge.store.place import cache_root
 
-    import platformdirs
-
-    found = given or os.environ.get("MODBRIDGE_CACHE")
-    return Path(found) if found else Path(platformdirs.user_cache_dir("modbridge", appauthor=False))
+    return cache_root(given)
 
 
 def print_json(value: Any) -> None:

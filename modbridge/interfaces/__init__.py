@@ -19,6 +19,7 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.engine import Engine
 from modbridge.interfaces.fitting import Fitting, Hints, Progress, TextVectors, WeightsJudge
 from modbridge.interfaces.judge import Judge, Question
+from modbridge.interfaces.key_list import KeyList
 from modbridge.interfaces.metric import Metric, Reference, Score, Scoring
 from modbridge.interfaces.objective import Objective
 from modbridge.interfaces.prior import Prior
@@ -43,6 +44,7 @@ __all__ = [
     "Hints",
     "Judge",
     "JudgeConfig",
+    "KeyList",
     "Metric",
     "MetricConfig",
     "Objective",

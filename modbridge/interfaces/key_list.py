@@ -51,7 +51,7 @@ class KeyList(Sequence[str]):
     def __getitem__(self, row: slice) -> KeyList: ...
     def __getitem__(self, row: int | slice) -> str | KeyList:
         if isinstance(row, slice):
-            return self._part(np.arange(len(self))[row])
+            return self.take(np.arange(len(self))[row])
         at = range(len(self))[row]
         return self.text[self._start(at) : int(self.ends[at])].tobytes().decode()
 
@@ -74,6 +74,18 @@ class KeyList(Sequence[str]):
     def __repr__(self) -> str:
         return f"KeyList of {len(self)}: {', '.join(map(repr, self[:3]))}{' ...' if len(self) > 3 else ''}"
 
+    def take(self, rows: NDArray[np.int64]) -> KeyList:
+        """The ids of any rows, int64 (M,)."""
+        if not len(rows):
+            return KeyList.of(())
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        lengths = self.ends[rows] - starts
+        ends = np.cumsum(lengths)
+        if rows[-1] - rows[0] == len(rows) - 1:  # neighbours: nothing is copied but their ends
+            return KeyList(self.text[starts[0] : starts[0] + ends[-1]], ends)
+        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
+        return KeyList(self.text[places], ends)
+
     def double(self) -> str | None:
         """An id that two items have, or None. Found once: by hashes, then by the ids that share one."""
         if not self._looked:
@@ -91,17 +103,6 @@ class KeyList(Sequence[str]):
 
     def _start(self, row: int) -> int:
         return int(self.ends[row - 1]) if row else 0
-
-    def _part(self, rows: NDArray[np.int64]) -> KeyList:
-        if not len(rows):
-            return KeyList.of(())
-        starts = np.where(rows > 0, self.ends[rows - 1], 0)
-        lengths = self.ends[rows] - starts
-        ends = np.cumsum(lengths)
-        if rows[-1] - rows[0] == len(rows) - 1:  # neighbours: nothing is copied but their ends
-            return KeyList(self.text[starts[0] : starts[0] + ends[-1]], ends)
-        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
-        return KeyList(self.text[places], ends)
 
     def _hashes(self) -> NDArray[np.uint64]:
         """64 bits of each id, a whole word of it at a time."""
