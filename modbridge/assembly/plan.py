@@ -9,6 +9,7 @@ from functools import partial
 
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import BridgeConfig, PriorConfig
+from modbridge.config.objectives import trained_objectives
 from modbridge.config.pipeline import LAST, PipelineConfig
 from modbridge.config.sweep import gap_bridges
 from modbridge.config.weights import require_ports
@@ -108,7 +109,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
-    problems += _selection(config) + _unpaired(config) + _tuning(config, source)
+    problems += _selection(config) + _unpaired(config) + _tuning(config, source) + _untold(config)
     for name in config.decoders:
         problems += _of_another(config, name, ports, problems)
     if problems:
@@ -167,6 +168,19 @@ def _selection(config: PipelineConfig) -> list[Problem]:
     message = "is the very source of data.{}; the weights would be chosen on what they are {}"
     told = {"train": "fitted on", "test": "measured on"}
     return [Problem("data.validation", message.format(name, told[name])) for name in same]
+
+
+def _untold(config: PipelineConfig) -> list[Problem]:
+    """Objectives that the run trains on captions, where their items bring none."""
+    data, holders = config.data.pretraining, {"encoder": config.encoder, "bridge": config.bridge}
+    if data.captioned:
+        return []
+    path = "data.train" if config.data.encoder is None else "data.encoder"
+    parts = {f"{holder}.{name}": part for holder, of in holders.items() for name, part in trained_objectives(of)}
+    names = [name for name, part in parts.items() if part.reads_texts and part.weights is None]
+    message = f"brings no captions, and {', '.join(names)} is trained on them"
+    hint = "give items with captions, or `weights` (or a pretrained model) to the objective"
+    return [Problem(path, f"{data.type!r} {message}", hint=hint)] if names else []
 
 
 def _tuning(config: PipelineConfig, source: Port) -> list[Problem]:

@@ -155,6 +155,11 @@ class ObjectiveConfig(FittedConfig):
         return False
 
     @property
+    def reads_texts(self) -> bool:
+        """Whether such training takes captions of its items."""
+        return False
+
+    @property
     def takes(self) -> Port | None:
         """The port of the embeddings that it judges, known without weights; None where any will do."""
         return None

@@ -7,7 +7,7 @@ on, and kept as an artefact of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session, StageFitting
 from modbridge.config.component import ComponentConfig
 from modbridge.config.kinds import MetricConfig, ObjectiveConfig
+from modbridge.config.objectives import trained_objectives
 from modbridge.config.weights import MANIFEST, weights_folder
 from modbridge.errors import ArtefactError, PluginError
 from modbridge.interfaces.component import BuildContext, Component
@@ -23,14 +24,6 @@ from modbridge.interfaces.objective import Objective
 from modbridge.spaces import Embeddings
 from modbridge.store.artefact import load_objectives, load_weights
 from modbridge.store.keys import stable_hash
-
-
-def trained_objectives(config: ComponentConfig, path: str = "") -> Iterator[tuple[str, ObjectiveConfig]]:
-    """The objectives inside a component that the run trains, by their dotted names."""
-    for name, _, part in config.each_part():
-        yield from trained_objectives(part, f"{path}{name}.")
-        if isinstance(part, ObjectiveConfig) and part.needs_fit:
-            yield f"{path}{name}", part
 
 
 def objective_keys(session: Session, cell: Cell, config: ComponentConfig) -> dict[str, str]:

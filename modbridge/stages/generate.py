@@ -24,13 +24,14 @@ from modbridge.assembly.elsewhere import require_token, token_in
 from modbridge.assembly.experiment import Cell
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import DecoderConfig
+from modbridge.config.objectives import trained_objectives
 from modbridge.interfaces.component import BuildContext
 from modbridge.interfaces.decoder import Decoded, Decoder
 from modbridge.interfaces.engine import Work
 from modbridge.spaces import Embeddings, Port
 from modbridge.stages.cross import Crossed, crossed
 from modbridge.stages.fit_decoder import FittedDecoder, decoder_key, fitted_decoder, required_decoder
-from modbridge.stages.fit_objective import objective_folder, trained_objectives
+from modbridge.stages.fit_objective import objective_folder
 from modbridge.stages.select import unscored_texts
 from modbridge.store.artefact import link, load_component, load_objectives, part_of, read_manifest, write_manifest
 from modbridge.store.keys import stable_hash

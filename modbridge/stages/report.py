@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import TRAINING_LOG, Session
+from modbridge.config.objectives import trained_objectives
 from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge.figures import Clouds, draw_clouds
@@ -28,7 +29,7 @@ from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder
 from modbridge.stages.fit_encoder import encoder_key, plan_of
-from modbridge.stages.fit_objective import objective_folder, trained_objectives
+from modbridge.stages.fit_objective import objective_folder
 from modbridge.stages.generate import IMAGES, Generated, generated
 from modbridge.stages.pages import STYLE, inline_png, write_json, write_text
 from modbridge.stages.samples import samples_html

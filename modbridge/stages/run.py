@@ -9,6 +9,7 @@ from typing import Any
 
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import Session
+from modbridge.config.objectives import trained_objectives
 from modbridge.config.pipeline import LAST, dump
 from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError, Problem
@@ -17,7 +18,7 @@ from modbridge.stages.embed import embeddings
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
 from modbridge.stages.fit_encoder import encoder, encoder_key
-from modbridge.stages.fit_objective import objective_folder, objective_key, trained_objectives
+from modbridge.stages.fit_objective import objective_folder, objective_key
 from modbridge.stages.generate import generated
 from modbridge.stages.report import claim_folder, write_run
 from modbridge.stages.score import require_texts, scored

@@ -172,6 +172,10 @@ class DiffusionTeacherConfig(ObjectiveConfig):
         return self.model is None
 
     @property
+    def reads_texts(self) -> bool:
+        return self.needs_fit
+
+    @property
     def takes(self) -> Port:
         """Sequences of soft tokens, at most as many as these."""
         return self.port("tokens", "image", self.longest)

@@ -148,9 +148,9 @@ def test_images_without_captions_cannot_make_a_small_teacher(call: Callable[...,
         Image.new("RGB", (32, 32), (number * 80, 20, 20)).save(tmp_path / "pictures" / f"{number}.png")
     config = pipeline()
     config["data"]["encoder"] = {"type": "folder", "path": str(tmp_path / "pictures")}
-    found = call("run", write(tmp_path / "vlv.yaml", config), "--out", tmp_path / "out", toy=False)
-    assert found.code != 0
-    assert "caption" in found.err
+    found = call("check", write(tmp_path / "vlv.yaml", config), toy=False)
+    assert found.code == 1
+    assert "data.encoder: 'folder' brings no captions, and encoder.objective" in found.err
 
 
 @pytest.mark.parametrize("model", ["stabilityai/stable-diffusion-2-1-base"])
