@@ -37,8 +37,9 @@ class Replicate:
     """What one row scored at one seed.
 
     `seed`: a seed or a split. `columns`: scores, None where there is none. `items`: (n,) values, one an item, of
-    columns that are the mean of their items. `ids`: which item each value is of; an id means the same item in every row
-    and at every seed. Raises DataError where these don't fit together.
+    columns that are the mean of their items; NaN for an item that has none in a column, and is no part of its mean.
+    `ids`: which item each value is of; an id means the same item in every row and at every seed. Raises DataError where
+    these don't fit together.
     """
 
     seed: int
@@ -55,8 +56,8 @@ class Replicate:
                     f"seed {self.seed}: found items of {column!r} of shape {np.shape(values)}; expected one value for "
                     f"each of the {len(self.ids)} ids."
                 )
-            if not np.isfinite(values).all():
-                raise DataError(f"seed {self.seed}: found NaN or infinity among the items of {column!r}.")
+            if np.isinf(values).any():
+                raise DataError(f"seed {self.seed}: found infinity among the items of {column!r}.")
 
 
 @dataclass(frozen=True)
@@ -230,9 +231,9 @@ class _Side:
 
 def _is_mean_of_items(replicate: Replicate, column: str) -> bool:
     values, score = replicate.items.get(column), replicate.columns[column]
-    if values is None or score is None or not len(values):
+    if values is None or score is None or np.isnan(values).all():
         return False
-    return abs(float(np.mean(values)) - score) <= SAME * max(1.0, abs(score))
+    return abs(float(np.nanmean(values)) - score) <= SAME * max(1.0, abs(score))
 
 
 class _Statistics:
@@ -270,7 +271,7 @@ class _Statistics:
         terms: list[Term] = []
         items: list[Places] = []
         for members in at_seeds:
-            places = self._shared(members) if by_items else None
+            places = self._shared(members, parts.inputs) if by_items else None
             if places is not None:
                 if not len(places):
                     continue
@@ -284,9 +285,13 @@ class _Statistics:
         self.every.append(Statistic(terms, value, " and ".join(over)))
         return len(self.every) - 1
 
-    def _shared(self, members: tuple[Replicate, ...]) -> Places:
-        """The places, ascending, of the items that all of them have."""
-        first, *others = (self._places[id(one)] for one in members)
+    def _scored(self, one: Replicate, column: str) -> Places:
+        """The places of the items that have a score in the column."""
+        return self._places[id(one)][~np.isnan(one.items[column])]
+
+    def _shared(self, members: tuple[Replicate, ...], columns: Sequence[str]) -> Places:
+        """The places, ascending, of the items that all of them have, with a score in each of the columns."""
+        first, *others = (self._scored(one, column) for one in members for column in columns)
         shared = np.sort(first)
         for other in others:
             shared = np.intersect1d(shared, other, assume_unique=True)
@@ -305,6 +310,6 @@ class _Statistics:
                 order = np.argsort(own)
                 found = order[np.searchsorted(own, places, sorter=order)]
                 values = np.asarray(one.items[column], dtype=np.float64)[found]
-                point = score if len(places) == len(own) else float(values.mean())
+                point = score if len(places) == len(self._scored(one, column)) else float(values.mean())
                 self._slots[known] = self.means.of_items(places, values, point)
         return self._slots[known]

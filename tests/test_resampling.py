@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from modbridge.resampling import HARMONIC_MEAN, Derived, Estimate, Replicate, es
 
 def _replicate(seed: int, ids: Sequence[str], **items: Any) -> Replicate:
     arrays = {name: np.array(values, dtype=np.float64) for name, values in items.items()}
-    return Replicate(seed, {name: float(values.mean()) for name, values in arrays.items()}, arrays, tuple(ids))
+    return Replicate(seed, {name: float(np.nanmean(values)) for name, values in arrays.items()}, arrays, tuple(ids))
 
 
 def _crossed(x: np.ndarray, column: str = "c") -> list[Replicate]:
@@ -334,6 +335,32 @@ def test_missing_replicates() -> None:
     assert estimates({}, ["c"], None) == {}
 
 
+def test_an_item_without_a_score_counts_as_one_that_is_not_there() -> None:
+    ids, nan = ["p", "q", "r", "z"], np.nan
+    b = [_replicate(s, ids, c=RNG.normal(size=4), d=RNG.normal(size=4)) for s in (0, 1)]
+    c, d = RNG.normal(size=(2, 4)), RNG.normal(size=(2, 4))
+    gaps = [_replicate(s, ids, c=[c[s, 0], nan, *c[s, 2:]], d=[*d[s, :3], nan]) for s in (0, 1)]
+    without_q = [_replicate(s, ["z", "r", "p"], c=c[s, [3, 2, 0]], d=d[s, [3, 2, 0]]) for s in (0, 1)]
+    without_z = [_replicate(s, ids[:3], c=c[s, :3], d=d[s, :3]) for s in (0, 1)]
+    found = estimates({"a": gaps, "b": b}, ["c", "d"], "b", resamples=200)
+    for column, others in (("c", without_q), ("d", without_z)):
+        wanted = estimates({"a": others, "b": b}, [column], "b", resamples=200)
+        assert found["a"][column].over == found["a"][column].difference_over == "items and seeds"
+        assert numbers_of(found["a"][column]) == pytest.approx(numbers_of(wanted["a"][column]), rel=1e-12)
+    # Made of both columns in each draw, it is over the items that have both.
+    both = [_replicate(s, ["p", "r"], c=c[s, [0, 2]], d=d[s, [0, 2]]) for s in (0, 1)]
+    total = {"sum": Derived(("c", "d"), lambda x, y: x + y)}
+    one, other = (estimates({"a": a, "b": b}, ["sum"], None, resamples=200, derived=total) for a in (gaps, both))
+    assert (one["a"]["sum"].low, one["a"]["sum"].high) == pytest.approx((other["a"]["sum"].low, other["a"]["sum"].high))
+    nothing = _replicate(0, ids, c=[1.0, nan, nan, nan])
+    assert estimates({"a": [nothing]}, ["c"], None, resamples=10)["a"]["c"] == Estimate(1.0, None, None, "")
+
+
+def numbers_of(estimate: Estimate) -> dict[str, float]:
+    """All of it but what it is over, and p as corrected for other columns."""
+    return {name: value for name, value in asdict(estimate).items() if isinstance(value, float)}
+
+
 def test_the_harmonic_mean_of_each_draw() -> None:
     import statistics
 
@@ -369,5 +396,5 @@ def test_what_does_not_fit_together_is_refused() -> None:
         _replicate(0, ["a", "a"], c=[1.0, 2.0])
     with pytest.raises(DataError, match="one value for each of the 2 ids"):
         _replicate(0, ["a", "b"], c=[1.0, 2.0, 3.0])
-    with pytest.raises(DataError, match="NaN or infinity"):
-        _replicate(0, ["a", "b"], c=[1.0, np.nan])
+    with pytest.raises(DataError, match="infinity among the items of 'c'"):
+        _replicate(0, ["a", "b"], c=[1.0, np.inf])
