@@ -83,7 +83,7 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     if config.decoder is not None:
         decoder = config.decoder
         _attempt(lambda: decoder.check(trained), None, "decoder", problems)
-        arriving = text if config.evaluate.input == "text" else bridged
+        arriving = _oracle(config, text, trained) if config.evaluate.input == "text" else bridged
         # After a misfit further up there is nothing to compare: it would only be told twice.
         reason = None if problems else trained.conflict(arriving)
         if reason:
@@ -115,6 +115,22 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     if problems:
         raise ConfigError(problems)
     return Plan(source, text, bridged, trained)
+
+
+def texts_cross(config: PipelineConfig, text: Port, trained: Port) -> bool:
+    """Whether the oracle's texts go through the bridge's `augment`: where a decoder is trained on what the bridge makes
+    of media, in a space of its own, and the bridge carries texts into it too (`soft_context`)."""
+    if not config.supervised or trained.space.id == text.space.id:
+        return False
+    try:
+        return trained.conflict(config.bridge.augments(text)) is None
+    except PortError:
+        return False
+
+
+def _oracle(config: PipelineConfig, text: Port, trained: Port) -> Port:
+    """The port of what a decoder is given of true captions."""
+    return config.bridge.augments(text) if texts_cross(config, text, trained) else text
 
 
 def _of_another(

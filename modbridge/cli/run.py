@@ -13,6 +13,7 @@ from modbridge.cli.state import (
     config_options,
     json_option,
     make_session,
+    print_conditioning,
     print_json,
     print_table,
     work_options,
@@ -66,5 +67,6 @@ def command(
         print_json(result.to_json())
     elif result.table:
         print_table(*beside(result.table, result.reported, experiment.first.config.name))
+        print_conditioning(result)
     if result.report:
         session.talk.say(f"report: {result.report}")

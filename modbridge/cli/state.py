@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modbridge.assembly.session import Session
     from modbridge.interfaces.engine import Engine
     from modbridge.plugins.registry import Registry
+    from modbridge.stages.run import Result
 
 
 @dataclass
@@ -245,3 +246,13 @@ def print_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> No
     print_rows(*grid(rows))
     for note in [*notes_of(rows), *notes]:
         click.echo(note)
+
+
+def print_conditioning(result: Result) -> None:
+    """What the embeddings of encoders tell the objectives that teach them, where there are any."""
+    for label, found in result.conditioning.items():
+        table = found.table(f"what the embeddings tell: {label}")
+        click.echo()
+        print_rows(table.headings, table.cells, title=table.title)
+        for note in table.notes:
+            click.echo(note)

@@ -91,7 +91,8 @@ class EvaluateConfig(_Section):
     """What the test items are decoded from, and what they are scored against."""
 
     input: Literal["source", "text"] = "source"
-    """"source": the bridged vectors of the media. "text": the vector of one true caption, the oracle."""
+    """"source": the bridged vectors of the media. "text": the vector of one true caption, the oracle; as the bridge's
+    `augment` gives it where a decoder is trained on what the bridge makes of media, in a space without texts."""
     caption: Annotated[int, Field(ge=0)] = 0
     """Which caption of an item is its pair in the gap measures, and the oracle's input."""
     references: Literal["all", "others"] = "all"

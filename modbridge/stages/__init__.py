@@ -6,6 +6,7 @@ STAGES = ("fit_encoder", "embed", "fit_bridge", "fit_decoder", "tune", "generate
 KEPT = (
     "fit_objective",
     "fit_encoder",
+    "conditioning",
     "embed",
     "fit_prior",
     "fit_bridge",

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from modbridge.assembly.experiment import Cell
+from modbridge.assembly.plan import texts_cross
 from modbridge.assembly.session import Session
 from modbridge.config.kinds import BridgeConfig
 from modbridge.errors import DataError
@@ -109,8 +110,13 @@ def crossed(session: Session, cell: Cell, bridge: BridgeConfig | None = None, sp
         vectors = [embed_key(session, cell, w, "text") for w in ("train", where)]
         left = [left_out(session, cell, w, modality) for w in ("train", where)]
         key = stable_hash(["text", vectors, number, names, left])
-        same = replace(text, keys=source.keys)
-        return Crossed(source, same, text, text_fit, text_fit.mean, key)
+        given = replace(text, keys=source.keys)
+        plan = plan_of(session, cell)
+        if texts_cross(cell.config, plan.text, plan.trained):
+            key = stable_hash([key, bridge_key(session, cell, config), config.key_fields("augment")])
+            with session.guard(config, "bridge", "it carried true captions across"):
+                given = fitted_bridge(session, cell, config).bridge.augment(given, noise=False)
+        return Crossed(source, given, text, text_fit, text_fit.mean, key)
 
     plan = plan_of(session, cell)
     port = config.crosses(plan.source, plan.text)

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import save_file
 
+from modbridge import rendering
 from modbridge.assembly.experiment import Cell, Experiment
 from modbridge.assembly.session import TRAINING_LOG, Session
 from modbridge.config.objectives import trained_objectives
@@ -25,6 +27,7 @@ from modbridge.config.pipeline import dump
 from modbridge.errors import ArtefactError, DataError, SetupError
 from modbridge.figures import Clouds, draw_clouds
 from modbridge.geometry import Statistics, pooled, unit
+from modbridge.stages.conditioning import Conditioning
 from modbridge.stages.embed import embed_key, embeddings
 from modbridge.stages.fit_bridge import fitted_bridge
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder
@@ -49,16 +52,26 @@ RUN_SCHEMA = 1
 UNTUNED = "untuned."  # parts as they were before `tune`, which further decoders read
 CLOUD = 500
 CLOUDS = "clouds.png"
+TOLD = "What the embeddings tell"
 
 
-def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], table: Sequence[Row], out: Path) -> Path:
-    """Write the run folder, or leave it as it is if it holds this very result. Gives the path of report.html."""
+def write_run(
+    session: Session,
+    experiment: Experiment,
+    rows: Sequence[Row],
+    table: Sequence[Row],
+    out: Path,
+    taught: Mapping[str, Conditioning] = MappingProxyType({}),
+) -> Path:
+    """Write the run folder, or leave it as it is if it holds this very result. Gives the path of report.html. `taught`:
+    what the embeddings of encoders tell the objectives that teach them, by cell."""
     cells = experiment.cells
     versions = installed_versions(session)
     others = {cell.label: {name: generated(session, one) for name, one in cell.others.items()} for cell in cells}
     keys = {cell.label: generated(session, cell).key for cell in cells}
     keys |= {f"{label} / {name}": found.key for label, of in others.items() for name, found in of.items()}
-    result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells]])
+    told = {label: found.to_json() for label, found in taught.items()}
+    result = stable_hash([keys, list(rows), versions, [dump(cell.config) for cell in cells], *([told] if told else [])])
     named = list(dict.fromkeys(name for found in others.values() for name in found))
     beside_them = [f"predictions-{name}.jsonl" for name in named] + [
         _images_folder(name, found) for of in others.values() for name, found in of.items() if found.images
@@ -72,8 +85,10 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     write_json(out / "resolved.json", {cell.label: dump(cell.config) for cell in cells})
     write_json(out / "versions.json", versions)
     first = cells[0].config
-    write_json(out / "table.json", {"rows": list(table), "runs": list(rows), "reported": dump(first.reported)})
-    write_text(out / "table.md", markdown(*beside(table, first.reported, first.name)))
+    tables = {"rows": list(table), "runs": list(rows), "reported": dump(first.reported)}
+    write_json(out / "table.json", {**tables, **({"conditioning": told} if told else {})})
+    below = [rendering.markdown(found.table(f"{TOLD}: {label}")) for label, found in taught.items()]
+    write_text(out / "table.md", "\n".join([markdown(*beside(table, first.reported, first.name)), *below]))
     placed = {cell.label: _place_artefacts(session, cell, out) for cell in cells}
     lines = [*_training_logs(out, placed), *rows]
     write_text(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -86,7 +101,7 @@ def write_run(session: Session, experiment: Experiment, rows: Sequence[Row], tab
     draw_clouds([_clouds(cell, generations[cell.label]) for cell in _shown(cells)], out / "figures" / CLOUDS)
     write_text(
         out / "report.html",
-        _html(session, experiment, table, generations, others, (out / "figures" / CLOUDS).read_bytes()),
+        _html(session, experiment, table, generations, others, (out / "figures" / CLOUDS).read_bytes(), taught),
     )
     wanted = first.main
     # With varied axes a variant has several cells: its first stands for it.
@@ -329,18 +344,32 @@ def _html(
     generations: Mapping[str, Generated],
     others: Mapping[str, Mapping[str, Generated]],
     clouds: bytes,
+    taught: Mapping[str, Conditioning],
 ) -> str:
     cell = experiment.first
     return _PAGE.format(
         style=STYLE,
         name=html.escape(cell.config.name),
         table=as_html(*beside(table, cell.config.reported, cell.config.name)),
+        told=_told_html(taught),
         clouds=inline_png(clouds),
         samples=samples_html(session, experiment, generations, others),
         config=html.escape(cell.document.text),
     )
 
 
+def _told_html(taught: Mapping[str, Conditioning]) -> str:
+    """What embeddings tell the objectives that teach encoders; nothing where there are none."""
+    if not taught:
+        return ""
+    tables = "".join(rendering.as_html(found.table(label)) for label, found in taught.items())
+    return f"<h2>{TOLD}</h2>\n<p>{_TOLD}</p>\n{tables}"
+
+
+_TOLD = (
+    "The mean loss, on held-out items, of the objective that teaches the encoder, told of each item by something else "
+    "under the same noise. Gap closed: the share of the way from the empty caption to the true one."
+)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name} - modbridge</title>
 <style>
@@ -353,7 +382,7 @@ _PAGE = """<!doctype html>
 </style>
 <h1>{name}</h1>
 {table}
-<h2>The clouds</h2>
+{told}<h2>The clouds</h2>
 <p>Held-out vectors. Across: from the mean source vector to the mean text vector. Up: the main direction beside it.</p>
 <img class='figure' src='{clouds}' alt='clouds of vectors before and after each bridge'>
 <h2>Samples</h2>

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from modbridge.config.pipeline import LAST, dump
 from modbridge.config.reported import ReportedConfig
 from modbridge.errors import ConfigError, Problem
 from modbridge.stages import STAGES
+from modbridge.stages.conditioning import Conditioning, conditionings
 from modbridge.stages.embed import embeddings
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_decoder import decoder_key, fitted_decoder, required_decoder
@@ -30,18 +31,21 @@ from modbridge.tables import Row, add_gap_closed, summarise
 @dataclass(frozen=True)
 class Result:
     """What a run gave: `table` to show (means over seeds), `runs` one row a cell, the report's path (None if the run
-    stopped earlier), and what the config says is reported elsewhere, which is in none of the rows."""
+    stopped earlier), what the config says is reported elsewhere, which is in none of the rows, and what the embeddings
+    of encoders tell the objectives that teach them, by cell."""
 
     table: list[Row]
     runs: list[Row]
     report: Path | None
     reported: ReportedConfig | None = None
+    conditioning: Mapping[str, Conditioning] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.table,
             "runs": self.runs,
             "reported": dump(self.reported),
+            "conditioning": {label: found.to_json() for label, found in self.conditioning.items()},
             "report": str(self.report) if self.report else None,
         }
 
@@ -113,8 +117,10 @@ def _run(session: Session, experiment: Experiment, out: Path, reach: int) -> Res
             _partly(session, cell, reach)
     add_gap_closed(rows, within=["seed", *sorted(common_axes(cells))])
     table = summarise(rows, "seed")
-    report = write_run(session, experiment, rows, table, out) if reach == STAGES.index("report") else None
-    return Result(table, rows, report, experiment.first.config.reported)
+    taught = conditionings(session, cells) if reach >= STAGES.index("score") else {}
+    last = reach == STAGES.index("report")
+    report = write_run(session, experiment, rows, table, out, taught) if last else None
+    return Result(table, rows, report, experiment.first.config.reported, taught)
 
 
 def require_held_out(cell: Cell) -> None:
