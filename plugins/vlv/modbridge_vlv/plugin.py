@@ -71,6 +71,11 @@ TINY_FLORENCE: dict[str, Any] = {
     },
     "image_token_id": 15,
 }
+METRICS = (
+    ("fid", "Fid", "FID of a decoder's images against the test items (extra `fid`)"),
+    ("clip_score", "ClipScore", "CLIPScore of captions and items, or of painted images and captions"),
+    ("repainted", "Repainted", "captions judged by what a text-to-image model paints of them (VLV; extra `fid`)"),
+)
 
 
 @hookimpl
@@ -129,3 +134,14 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
             example_from="modbridge_vlv.examples:diffusion_painter",
         )
     )
+    for name, cls, summary in METRICS:
+        register(
+            ComponentSpec(
+                kind="metric",
+                name=name,
+                config=f"modbridge_vlv.{name}_config:{cls}Config",
+                impl=f"modbridge_vlv.{name}:{cls}",
+                summary=summary,
+                example_from=f"modbridge_vlv.examples:{name}",
+            )
+        )

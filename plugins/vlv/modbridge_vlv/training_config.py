@@ -15,7 +15,9 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(
-        default=1000, ge=0, description="optimiser steps; the paper's are 200,000. 0: it stays as it is drawn or fetched"
+        default=1000,
+        ge=0,
+        description="optimiser steps; the paper's are 200,000. 0: it stays as it is drawn or fetched",
     )
     batch_size: int = Field(default=32, ge=1, description="images a step; the paper's are 512")
     lr: float = Field(default=5e-5, gt=0, description="AdamW's highest learning rate")
