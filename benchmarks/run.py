@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from speed.measure import Row
 
-MODULES = ("startup", "store", "search", "bridging", "captions", "embedding", "cached")
+MODULES = ("startup", "store", "search", "bridging", "captions", "embedding", "reading", "cached")
 VERSIONS = ("modbridge", "torch", "transformers", "open-clip-torch", "safetensors", "numpy")
 
 

@@ -1,0 +1,107 @@
+"""Reading for training: shards against bare files, and steps whose images workers read ahead against steps that wait.
+
+Pictures of 640 x 480 in tar shards; the network that is trained takes about as long for a batch as decoding it does.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from modbridge import training_media
+from modbridge.builtin.shard_config import WebdatasetConfig
+from modbridge.builtin.webdataset import WebdatasetSource
+from modbridge.media import load_image
+from modbridge.testing import MemoryFitting
+from modbridge.training import Batches, Media, epoch_order, train
+from speed.measure import Row, fastest
+from speed.pictures import write_pictures
+
+NAMES = ("reading-shards", "reading-ahead")
+BATCH, SIDE = 16, 64
+
+
+def rows(full: bool) -> Iterator[Row]:
+    count, rounds = (384, 5) if full else (48, 2)
+    with TemporaryDirectory(prefix="modbridge-speed-") as name:
+        folder = Path(name)
+        files = sorted(write_pictures(folder / "pictures", count).parent.glob("*.jpg"))
+        per = len(files) // 4
+        for shard in range(4):
+            with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+                for file in files[shard * per : (shard + 1) * per]:
+                    tar.add(file, file.name)
+        source = WebdatasetSource(
+            WebdatasetConfig(type="webdataset", path=str(folder / "*.tar"), captions=None, index=str(folder / "index"))
+        )
+        yield _shards(source, files, rounds)
+        yield _ahead(source, rounds)
+
+
+def _shards(source: WebdatasetSource, files: list[Path], rounds: int) -> Row:
+    """Images in an epoch's order, opened and not decoded."""
+    order = epoch_order(len(source), 0, 0, source.blocks()).tolist()
+
+    def ours() -> None:
+        for row in order:
+            source.media(row)
+
+    def bare() -> None:
+        for row in order:
+            files[row].read_bytes()
+
+    seconds = fastest({"ours": ours, "bare": bare}, rounds)
+    return Row(
+        name="reading-shards", unit="images", rate=len(order) / seconds["ours"],
+        rate_of="webdataset's media, in the order of an epoch: found in the index, read, its header looked at",
+        other=len(order) / seconds["bare"], other_of="Path.read_bytes of the same images as files", goal=None,
+        rounds=rounds, limit="both from the page cache; looking at a JPEG's header is most of the difference",
+        more={"bytes an image": sum(file.stat().st_size for file in files) // len(files)},
+    )  # fmt: skip
+
+
+def _ahead(source: WebdatasetSource, rounds: int) -> Row:
+    """Steps of a network that takes about as long as decoding its images does."""
+    keys, steps = source.keys(), len(source) // BATCH
+    kept, training_media.KEPT_BYTES = training_media.KEPT_BYTES, 0  # so few would be kept in memory
+    found: dict[int, Any] = {}
+
+    def trained(workers: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = [layer for _ in range(2) for layer in (torch.nn.Conv2d(24, 24, 3, padding=1), torch.nn.GELU())]
+            net = torch.nn.Sequential(torch.nn.Conv2d(3, 24, 3, padding=1), *layers)
+        fitting = MemoryFitting()
+        media = Media(len(keys), lambda row: _pixels(source, row), fitting, "images", workers=workers)
+        train(
+            "net", modules={"net": net}, optimiser=torch.optim.AdamW(net.parameters(), lr=1e-4),
+            batches=Batches(len(keys), BATCH, 0, source.blocks()), steps=steps,
+            loss=lambda step, epoch, rows: net(media.batch(rows).float() / 255).square().mean(), fitting=fitting,
+            media=media,
+        )  # fmt: skip
+        found[workers] = [value.clone() for value in net.state_dict().values()]
+
+    try:
+        ways = {"ahead": lambda: trained(1), "waiting": lambda: trained(0)}
+        seconds = fastest(ways, rounds)
+    finally:
+        training_media.KEPT_BYTES = kept
+    images = steps * BATCH
+    differ = sum(not torch.equal(one, other) for one, other in zip(found[0], found[1], strict=True))
+    return Row(
+        name="reading-ahead", unit="images", rate=images / seconds["ahead"],
+        rate_of=f"training steps of {BATCH} images from shards, one worker reading ahead",
+        other=images / seconds["waiting"], other_of="the same steps, each image read when it is wanted", goal=1.5,
+        rounds=rounds, limit="2 where a step takes as long as reading its images, on two idle cores",
+        more={"weights that differ": f"{differ} of {len(found[0])}"},
+    )  # fmt: skip
+
+
+def _pixels(source: WebdatasetSource, row: int) -> torch.Tensor:
+    image = load_image(source.media(row)).resize((SIDE, SIDE))
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3).permute(2, 0, 1)
