@@ -114,6 +114,8 @@ def _ports(spec: ComponentSpec, config: Any, dim: int) -> dict[str, str]:
             return {"gives": f"{config.modality} items" + (" with texts" if config.captioned else "")}
         if spec.kind == "metric":
             return {"judges": "captions" if config.judges == "text" else "images", "columns": ", ".join(config.columns)}
+        if spec.kind == "judge":
+            return {"is asked about": "texts and images" if config.sees_images else "texts"}
     except ModbridgeError as error:
         return {"ports": str(error)}
     return {}
