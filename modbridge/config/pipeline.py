@@ -303,7 +303,7 @@ def _misplaced_decoders(config: PipelineConfig) -> list[Problem]:
 
 
 def _misplaced_metrics(config: PipelineConfig) -> list[Problem]:
-    """Metrics of images where nothing makes any, and columns that two metrics of images would fill."""
+    """Metrics of images where nothing makes any, and columns that two metrics would fill."""
     found, taken = [], dict[str, int]()
     for number, metric in enumerate(config.metrics):
         if metric.judges == "image" and not config.image_decoders:
@@ -312,9 +312,10 @@ def _misplaced_metrics(config: PipelineConfig) -> list[Problem]:
             found.append(Problem(f"metrics.{number}", message, hint=hint))
         for column in config.columns_of(metric):
             other = config.metrics[taken.setdefault(column, number)]
-            if other is not metric and "image" in (metric.judges, other.judges):
+            if other is not metric and (other != metric or metric.judges == "image"):
                 message = f"{metric.type!r} fills the column {column!r}, which metrics.{taken[column]} fills too"
-                found.append(Problem(f"metrics.{number}", message, hint="leave one of the two out"))
+                named = ", or give it a `column` of its own" if "column" in type(metric).model_fields else ""
+                found.append(Problem(f"metrics.{number}", message, hint=f"leave one of the two out{named}"))
                 break
     return found
 
