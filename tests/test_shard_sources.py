@@ -17,8 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from modbridge.assembly.experiment import load_experiment
+from modbridge.assembly.session import Session
 from modbridge.builtin import shard_index
 from modbridge.builtin.tar_members import members
 from modbridge.cli import main
@@ -27,7 +30,12 @@ from modbridge.interfaces import check_keys
 from modbridge.interfaces.key_list import KeyList
 from modbridge.media import load_image
 from modbridge.plugins.manager import Plugins
+from modbridge.stages.embed import embeddings
+from modbridge.store.cache import Cache
+from modbridge.talk import Talk
 from modbridge.testing import build_config
+
+from .conftest import TOY
 
 Make = Callable[..., Any]
 
@@ -365,6 +373,37 @@ def test_a_broken_shard_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         main(["embed", str(config), "--split", "train", "--set", "encoder={model: ViT-B-32, pretrained: random}"]) == 1
     )
     assert "x.tar: no header of a tar file at byte 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_what_is_embedded_is_what_files_give(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Any, kind: str
+) -> None:
+    monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
+    images = sorted((world.parent / "world" / "images").glob("*.png"))[:24]
+    captions = {
+        row["image"][:-4]: row["captions"] for row in map(json.loads, open(world.parent / "world/world0.jsonl"))
+    }
+    if kind == "webdataset":
+        for shard in range(4):
+            tar(tmp_path / f"{shard}.tar", {
+                name: content for image in images[6 * shard : 6 * shard + 6]
+                for name, content in ((image.name, image.read_bytes()),
+                                      (f"{image.stem}.txt", "\n".join(captions[image.stem]).encode()))
+            })  # fmt: skip
+        block: dict[str, Any] = {"type": kind, "path": str(tmp_path / "{0..3}.tar")}
+    else:
+        rows = [{"image": one.read_bytes(), "caption": captions[one.stem], "id": one.stem} for one in images]
+        block = {"type": kind, "path": table(tmp_path / "x.parquet", rows), "key": "id"}
+    plugins = Plugins.discover([str(TOY)])
+    found = []
+    for sets in ([], [f"data.train={json.dumps(block)}", "encoder={type: toy_colours, workers: 2, batch_size: 4}"]):
+        (cell,) = load_experiment(world, plugins.registry, sets=sets).cells
+        session = Session(plugins, Cache(tmp_path / "made"), Talk(quiet=True), device="cpu", shard_rows=5)
+        found.append([embeddings(session, cell, "train", side) for side in ("image", "text")])
+    for files, sharded in zip(*found, strict=True):
+        assert sharded.keys == files.keys
+        torch.testing.assert_close(sharded.values, files.values, atol=1e-6, rtol=0)
 
 
 # Parquet.
