@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from modbridge.interfaces.decoder import Decoded
 from modbridge.interfaces.metric import Metric, Reference, Score
@@ -13,6 +14,11 @@ from modbridge_vlv.clip_score import agreement, captions
 from modbridge_vlv.clip_score_network import Clip
 from modbridge_vlv.fid import scored
 from modbridge_vlv.repainted_config import RepaintedConfig
+
+if TYPE_CHECKING:
+    from modbridge_vlv.fid_features import Frechet
+
+Files = dict[float, list[Path]]  # of each guidance its pictures, in the order of the items
 
 
 class Repainted(Metric[RepaintedConfig]):
@@ -27,8 +33,12 @@ class Repainted(Metric[RepaintedConfig]):
         if lacks:
             lower = {config.column(config.distance, guidance) for guidance in config.guidance}
             return {name: Score(None, higher_is_better=name not in lower, note=lacks) for name in config.columns}
+        from modbridge_vlv.fid_features import Frechet  # torchmetrics is an extra
         from modbridge_vlv.repainted_pictures import paint, wanted
 
+        # Built before anything is painted, which takes long: what is wrong with them is told at once.
+        frechet = Frechet(config, self.device)
+        clip = None if config.clip is None else Clip(config.clip, config.clip_revision, self.device)
         with ExitStack() as stack:
             keys, texts = [one.key for one in predictions], [one.text for one in predictions]
             wants = wanted(config, self._folder(stack), keys, texts)
@@ -37,7 +47,8 @@ class Repainted(Metric[RepaintedConfig]):
             with self.scoring.progress("repainting", total, total - len(left)) as progress:
                 paint(config, self.device, left, progress.advance)
             files = {guidance: [one.file for one in of] for guidance, of in zip(config.guidance, wants, strict=True)}
-            return {**self._distances(files, references), **self._agreements(files, references)}
+            found = self._distances(frechet, files, references)
+            return found if clip is None else {**found, **self._agreements(clip, files, references)}
 
     def _folder(self, stack: ExitStack) -> Path:
         if self.config.keep is not None:
@@ -46,11 +57,9 @@ class Repainted(Metric[RepaintedConfig]):
             return self.scoring.work
         return Path(stack.enter_context(TemporaryDirectory(prefix="modbridge-repainted-")))
 
-    def _distances(self, files: dict[float, list[Path]], references: Sequence[Reference]) -> dict[str, Score]:
-        from modbridge_vlv.fid_features import Frechet  # torchmetrics is an extra
-
+    def _distances(self, frechet: Frechet, files: Files, references: Sequence[Reference]) -> dict[str, Score]:
         config, count = self.config, len(references)
-        frechet, found = Frechet(config, self.device), {}
+        found = {}
         with self.scoring.progress(config.distance, count * (1 + len(files))) as progress:
             frechet.see((of.media for of in references), real=True, seen=progress.advance)
             for guidance, painted in files.items():
@@ -59,15 +68,12 @@ class Repainted(Metric[RepaintedConfig]):
                 frechet.forget()
         return found
 
-    def _agreements(self, files: dict[float, list[Path]], references: Sequence[Reference]) -> dict[str, Score]:
-        config = self.config
-        if config.clip is None:
-            return {}
-        told = [captions(of) for of in references]
+    def _agreements(self, clip: Clip, files: Files, references: Sequence[Reference]) -> dict[str, Score]:
+        config, told = self.config, [captions(of) for of in references]
         found = {}
         with self.scoring.progress("clip_score", len(told) * len(files)) as progress:
             for guidance, painted in files.items():
-                clip = Clip(config.clip, config.clip_revision, self.device)
+                clip.cut = 0
                 items = agreement(clip, painted.__getitem__, told, config.batch_size, progress.advance)
                 score = Score(sum(items) / len(items), tuple(items), note=clip.note())
                 found[config.column("clip_score", guidance)] = score

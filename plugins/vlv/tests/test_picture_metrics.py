@@ -304,6 +304,9 @@ def test_models_that_will_not_do(folders: Callable[[str], Path], tmp_path: Path)
         metric(type="clip_score", model=str(folders("vit"))).score(written(), references())
     with pytest.raises(DataError, match="no such folder"):
         metric(type="clip_score", model=str(tmp_path / "gone")).score(written(), references())
+    with pytest.raises(ConfigError, match="ViTModel, which has no vectors of texts"):
+        repainting(folders, clip=str(folders("vit"))).judge(written(), references(), Scoring(tmp_path / "work"))
+    assert not (tmp_path / "work").exists()  # told before anything is painted
     broken = write_pipeline(tmp_path / "pipeline")
     next((broken / "unet").glob("*.safetensors")).unlink()
     with pytest.raises(ArtefactError, match="cannot be loaded as a text-to-image pipeline"):
