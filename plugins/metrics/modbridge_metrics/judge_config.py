@@ -96,7 +96,7 @@ class TextVqaConfig(AskingConfig):
         return _lacking("questions", self.questions) or _lacking("examples", self.examples) or super().missing()
 
     def key_fields(self, *purposes: Purpose) -> dict[str, Any]:
-        """As for every component, but files count by what stands in them, and the column's name does not."""
+        """As for every component, but files count by what stands in them."""
         fields = super().key_fields(*purposes)
         for name in ("questions", "examples"):
             path = Path(fields[name] or "").expanduser()

@@ -347,3 +347,22 @@ def test_a_run_that_was_broken_off_asks_no_question_twice(
     assert texts == []  # another metric of the same judge, whose answers are known
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"a-secret-key" in path.read_bytes()]
     assert kept == []
+
+
+def test_one_column_is_not_filled_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = {"type": "chat_judge", "url": "http://localhost:1/v1", "model": "m"}
+    vqa = {"type": "text_vqa", "questions": "q.jsonl", "judge": judge}
+
+    def check(*metrics: Any) -> tuple[int, str]:
+        scenes = {"type": "drawn_scenes", "count": 8}
+        config = {"data": {"train": scenes}, "encoder": "named_colours", "bridge": "identity", "metrics": [*metrics]}
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump({**config, "decoder": "nearest_caption"}))
+        code = main(["check", str(tmp_path / "c.yaml")])
+        return code, capsys.readouterr().err
+
+    assert check(vqa, {**vqa, "column": "vqa_three_shots", "examples": "e.jsonl", "shots": 3})[0] == 0
+    code, told = check(vqa, {**vqa, "examples": "e.jsonl"})
+    assert code == 1
+    assert "fills the column 'vqa', which metrics.0 fills too (leave one of the two out, or give it a `column`" in told
+    assert check({"type": "bleu", "tokenizer": "whitespace"}, "bleu")[0] == 1
+    assert check("bleu", "bleu")[0] == 0  # the same twice is the same
