@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from modbridge import training_media
 from modbridge.distributed import Elsewhere, World
 from modbridge.errors import DataError
 from modbridge.interfaces.fitting import WeightsJudge
 from modbridge.testing.fitting import MemoryFitting
-from modbridge.training import Batches, Share, train
+from modbridge.training import Batches, Media, Share, train
 
 X = torch.randn(23, 4, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.arange(23) % 5  # how many of a row's four numbers count; of some none
@@ -139,6 +140,32 @@ def check_a_loss_that_is_not_finite_stops_all(world: World) -> None:
               split=True)  # fmt: skip
     assert len(before) == 2
     assert torch.equal(net.linear.weight, before[-1])
+
+
+def check_each_reads_its_part_ahead(world: World) -> None:
+    kept, training_media.KEPT_BYTES = training_media.KEPT_BYTES, 0  # so little would be kept in memory
+
+    def read(of: World, workers: int) -> tuple[torch.Tensor, list[int]]:
+        net, seen, fitting = Net(), [], MemoryFitting(seed=3)
+        fitting.world = of
+        media = Media(len(X), lambda row: X[row], fitting, "numbers", workers=workers)
+
+        def loss(step: int, epoch: int, rows: torch.Tensor) -> torch.Tensor:
+            seen.extend(rows.tolist())
+            return (net(media.batch(rows), rows) - X[rows].flip(1)).square().mean()
+
+        optimiser, batches = torch.optim.AdamW(net.parameters(), lr=0.05), Batches(len(X), 7, 3, (0, 5, 9))
+        train("net", modules={"net": net}, optimiser=optimiser, batches=batches, steps=9, loss=loss, fitting=fitting,
+              split=True, media=media)  # fmt: skip
+        return net.linear.weight.detach(), seen
+
+    try:
+        (two, mine), (one, every) = read(world, 2), read(World(), 0)
+    finally:
+        training_media.KEPT_BYTES = kept
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
+    steps = [every[at : at + 7] for at in range(0, len(every), 7)]
+    assert mine == [row for rows in steps for row in (rows[:3] if world.main else rows[3:])]
 
 
 def verb(stop_after: int, arguments: list[str]) -> int:

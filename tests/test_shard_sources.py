@@ -381,9 +381,8 @@ def test_what_is_embedded_is_what_files_give(
 ) -> None:
     monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
     images = sorted((world.parent / "world" / "images").glob("*.png"))[:24]
-    captions = {
-        row["image"][:-4]: row["captions"] for row in map(json.loads, open(world.parent / "world/world0.jsonl"))
-    }
+    lines = (world.parent / "world" / "world0.jsonl").read_text().splitlines()
+    captions = {row["image"][:-4]: row["captions"] for row in map(json.loads, lines)}
     if kind == "webdataset":
         for shard in range(4):
             tar(tmp_path / f"{shard}.tar", {

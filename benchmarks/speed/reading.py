@@ -27,7 +27,7 @@ BATCH, SIDE = 16, 64
 
 
 def rows(full: bool) -> Iterator[Row]:
-    count, rounds = (384, 5) if full else (48, 2)
+    count, rounds = (192, 3) if full else (48, 2)
     with TemporaryDirectory(prefix="modbridge-speed-") as name:
         folder = Path(name)
         files = sorted(write_pictures(folder / "pictures", count).parent.glob("*.jpg"))
