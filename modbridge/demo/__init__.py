@@ -1,4 +1,4 @@
-"""The demo: made-up worlds of drawn scenes and of synthesised sounds, and the config that runs the whole job on it."""
+"""The demos: made-up worlds of pictures and of sounds, and the configs that run the whole job on them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from modbridge.errors import ConfigError, Problem
 
-MODALITIES = ("image", "audio")
+MODALITIES = ("image", "audio", "vlv")
 
 
 def demo_config(modality: str) -> Path:
-    """The demo's config file for a modality."""
+    """The config file of a demo: a modality, or "vlv"."""
     if modality not in MODALITIES:
         raise ConfigError(
             [Problem("--modality", f"no such demo: {modality!r}", hint=f"there are: {', '.join(MODALITIES)}")]
