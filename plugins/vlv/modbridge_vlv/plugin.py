@@ -145,3 +145,11 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 example_from=f"modbridge_vlv.examples:{name}",
             )
         )
+
+
+@hookimpl
+def modbridge_doctor() -> list[tuple[str, bool, str]]:
+    from modbridge_vlv.fid_config import FidConfig
+
+    lacks = FidConfig().missing()
+    return [("Inception's weights for FID are here", lacks is None, lacks or "")]

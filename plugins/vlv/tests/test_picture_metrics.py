@@ -148,7 +148,9 @@ def test_what_is_called_fid_is_inceptions(tmp_path: Path, monkeypatch: pytest.Mo
     assert "3 pictures for 2048 features" in found["fid"].note
 
 
-def test_without_inception_the_column_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_inception_the_column_says_what_to_do(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     found = metric(type="fid").score(painted(noise(2, 1)), references(noise(2, 2)))
     assert found["fid"].corpus is None
@@ -156,6 +158,9 @@ def test_without_inception_the_column_says_what_to_do(tmp_path: Path, monkeypatc
     assert str(tmp_path / "hub" / "checkpoints") in found["fid"].note
     config: Any = build_config("metric", {"type": "fid"})
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    told = call("doctor", "--json", toy=False).out
+    assert "Inception's weights for FID are here" in told
+    assert "https://github.com/toshas/torch-fidelity" in told
     config.inception.write_bytes(b"")
     assert config.missing() is None
 
