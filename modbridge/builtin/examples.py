@@ -75,6 +75,14 @@ def source(at: Path) -> dict[str, Any]:
     return {"file": _vectors(at), "vectors": VECTORS, "captions": str(at / "captions.jsonl")}
 
 
+def recorded(at: Path) -> dict[str, Any]:
+    """Captions of 16 items, and of the first text of each."""
+    keys = [f"{row}{text}" for row in range(COUNT) for text in ("", "#0")]
+    lines = [json.dumps({"key": key, "text": f"what was said of {key}"}) for key in keys]
+    (at / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"path": str(at / "captions.jsonl")}
+
+
 def vocabulary(at: Path) -> dict[str, Any]:
     """Four names and their vectors."""
     names = list(_COLOURS)

@@ -99,6 +99,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
     )
     register(
         ComponentSpec(
+            kind="decoder",
+            name="recorded",
+            config="modbridge.builtin.recorded_config:RecordedConfig",
+            impl="modbridge.builtin.recorded:RecordedDecoder",
+            summary="captions made elsewhere, from a file of them; nothing is trained",
+            example_from=f"{EXAMPLES}:recorded",
+        )
+    )
+    register(
+        ComponentSpec(
             kind="bridge",
             name="identity",
             config=f"{BRIDGES}:IdentityConfig",
