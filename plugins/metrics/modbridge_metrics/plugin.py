@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from modbridge.plugins import ComponentSpec, hookimpl
 
@@ -25,7 +26,7 @@ AAC_METRICS = (
 
 
 # Those that ask a judge. The example's key is in a variable that nobody has set: the checks do not ask a server.
-_JUDGE = {
+_JUDGE: dict[str, Any] = {
     "type": "chat_judge",
     "url": "http://localhost:8000/v1",
     "model": "a-model",
@@ -72,6 +73,16 @@ def modbridge_components(register: Callable[[ComponentSpec], None]) -> None:
                 example={"type": name, "judge": _JUDGE, **fields},
             )
         )
+    register(
+        ComponentSpec(
+            kind="metric",
+            name="spatial_error",
+            config="modbridge_metrics.spatial_config:SpatialErrorConfig",
+            impl="modbridge_metrics.spatial_error:SpatialError",
+            summary="where things are in painted images, beside where they were, as a judge sees them (ours)",
+            example={"type": "spatial_error", "judge": {**_JUDGE, "images": True}},
+        )
+    )
 
 
 @hookimpl
