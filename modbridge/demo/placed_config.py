@@ -37,9 +37,5 @@ class PlacedPicturesConfig(MetricConfig):
         return "image"
 
     @property
-    def reads_media(self) -> bool:
-        return False
-
-    @property
     def columns(self) -> tuple[str, ...]:
         return ("colour", "shape", "place", "all")

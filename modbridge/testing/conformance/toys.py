@@ -41,7 +41,8 @@ def captions(row: int) -> tuple[str, str]:
 def facts(row: int) -> dict[str, Any]:
     """What is known of an item, in the words of the demo's made-up scenes."""
     kind = _kind(row)
-    return {"objects": [list(kind)], "entities": [" ".join(kind)], "relation": None, "background": "black"}
+    known = {"objects": [list(kind)], "entities": [" ".join(kind)], "relation": None, "background": "black"}
+    return {**known, "place": "middle"}
 
 
 def image(row: int) -> Image.Image:
