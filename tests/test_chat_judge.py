@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -206,6 +207,7 @@ REFUSALS: list[tuple[Reply, type[ModbridgeError], int, str]] = [
     ((200, {}, b"<html>a web page</html>"), SetupError, 4, "gave b'<html>a web page.*choices"),
     ((200, {}, b'{"choices": []}'), SetupError, 4, "OpenAI's chat form"),
     (said(["a", "list"]), SetupError, 4, "a text"),
+    ((200, {}, b"[" * 100_000), SetupError, 4, "OpenAI's chat form"),
 ]
 
 
@@ -228,6 +230,39 @@ def test_refusals_are_told_without_the_key(
     assert KEY not in str(found.value)
     assert KEY not in caplog.text
     assert len(server.requests) == 1  # neither tried again, nor asked by all workers
+
+
+@pytest.mark.parametrize("code", [200, 400, 401])
+@pytest.mark.parametrize("before", [140, 150, 280, 290, 295])
+def test_no_part_of_a_key_is_left_where_a_message_is_cut(
+    server: Server, monkeypatch: pytest.MonkeyPatch, code: int, before: int
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
+    server.reply = lambda body, number: (code, {}, b"x" * before + KEY.encode())
+    with pytest.raises(ModbridgeError, match="xxx") as found:
+        judge(server.url, key_env="A_KEY").ask(asked("a?"))
+    assert "sk-" not in str(found.value)
+
+
+def test_keys_that_cannot_be_sent_are_told_without_them(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = judge(server.url, key_env="A_KEY")
+    monkeypatch.setenv("A_KEY", f" {KEY}\n")  # as a file ends
+    assert one.ask(asked("a?")) == ["a?!"]
+    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
+    for key in (f"{KEY}\r\nX-More: 1", f"{KEY}\u2026", f"{KEY}\u00e9"):
+        monkeypatch.setenv("A_KEY", key)
+        with pytest.raises(SetupError, match=r"the key in A_KEY .* cannot be sent.*Export it again") as found:
+            one.ask(asked("another?"))
+        assert KEY not in "".join(traceback.format_exception(found.value))
+        assert found.value.exit_code == 4
+    monkeypatch.setenv("A_KEY", "\n")
+    assert "is not set" in (one.config.missing() or "")
+
+
+@pytest.mark.parametrize("after", ["nan", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
+def test_waits_of_any_form(server: Server, after: str) -> None:
+    server.reply = lambda body, number: echo(body, number) if number else (429, {"Retry-After": after}, b"slowly")
+    assert judge(server.url).ask(asked("a?")) == ["a?!"]
 
 
 def test_an_answer_without_text_is_empty(server: Server) -> None:

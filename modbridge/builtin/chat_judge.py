@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import math
 import mimetypes
 import os
 import queue
@@ -100,7 +101,7 @@ class ChatJudge(Judge[ChatJudgeConfig]):
         """The text of one answer. Raises _MayPass for what another try may mend."""
         config = self.config
         where = f"{config.url.rstrip('/')}/chat/completions"
-        key = os.environ.get(config.key_env, "") if config.key_env else ""
+        key = self._key()
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         request = urllib.request.Request(where, body, headers, method="POST")
         late = f"gave no answer within {config.timeout:g} s. Raise judge.timeout, or lower judge.workers."
@@ -125,7 +126,7 @@ class ChatJudge(Judge[ChatJudgeConfig]):
 
     def _refused(self, code: int, told: str, after: str | None) -> None:
         """Raise what an answer with an error's code means."""
-        config, said = self.config, f"answered {code}: {self._hidden(told)}"
+        config, said = self.config, f"answered {code}: {self._hidden(told)[:300]}"
         server = f"the judge's server {config.url} {said}"
         if code in (401, 403):
             held = f"the key in {config.key_env}" if config.key_env else "a request without a key"
@@ -147,18 +148,29 @@ class ChatJudge(Judge[ChatJudgeConfig]):
     def _text(self, raw: bytes) -> str:
         try:
             content = json.loads(raw)["choices"][0]["message"].get("content")
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             content = raw
         if content is not None and not isinstance(content, str):
             raise SetupError(
-                f"the judge's server {self.config.url} gave {self._hidden(repr(raw[:160]))}; expected JSON with "
+                f"the judge's server {self.config.url} gave {self._hidden(repr(raw[:4000]))[:160]}; expected JSON with "
                 f"choices[0].message.content, a text. Give the address of a server of OpenAI's chat form as judge.url."
             )
         return (content or "").strip()
 
+    def _key(self) -> str:
+        """The key, "" for none. Raises SetupError for one that cannot be sent, which Python would print whole."""
+        name = self.config.key_env
+        key = os.environ.get(name, "").strip() if name else ""
+        if not (key.isascii() and key.isprintable()):
+            raise SetupError(
+                f"the key in {name} holds a line break or a character that is not ASCII, and cannot be sent; expected "
+                f"letters, digits and marks. Export it again."
+            )
+        return key
+
     def _hidden(self, text: str) -> str:
-        """A message without the key, which some servers repeat."""
-        key = os.environ.get(self.config.key_env, "") if self.config.key_env else ""
+        """A message without the key, which some servers repeat. Shorten it afterwards: half a key is not found."""
+        key = self._key()
         return text.replace(key, "***") if key else text
 
 
@@ -209,11 +221,12 @@ def _told(error: urllib.error.HTTPError) -> str:
         text = found if isinstance(found, str) else found.get("message") or found.get("detail") or raw
     except (ValueError, AttributeError):
         text = raw
-    return " ".join(str(text).split())[:300] or str(error.reason)
+    return " ".join(str(text).split()) or str(error.reason)
 
 
 def _seconds(after: str | None) -> float | None:
     try:
-        return max(float(after), 0.0) if after else None
+        found = float(after or "nan")
     except ValueError:  # a date
         return None
+    return None if math.isnan(found) else max(found, 0.0)

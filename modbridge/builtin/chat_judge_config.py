@@ -58,7 +58,7 @@ class ChatJudgeConfig(JudgeConfig):
         return self.images
 
     def missing(self) -> str | None:
-        if self.key_env is None or os.environ.get(self.key_env):
+        if self.key_env is None or os.environ.get(self.key_env, "").strip():
             return None
         return f"the environment variable {self.key_env}, which is to hold the key of {self.url}, is not set; export it"
 
