@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +129,29 @@ def test_questions_are_told_apart_by_what_they_say_and_show(tmp_path: Path) -> N
     assert len(set(digests)) == len(digests)
     (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
     assert Question("a", tmp_path / "c.png").digest() == Question("a", str(tmp_path / "a.png")).digest()
+
+
+def test_images_in_memory_are_told_apart_as_they_are_seen() -> None:
+    def stored(image: Image.Image, **more: Any) -> Image.Image:
+        kept = io.BytesIO()
+        image.save(kept, "PNG", **more)
+        return Image.open(kept)
+
+    def of_one_colour(*colour: int) -> Image.Image:
+        image = Image.new("P", (4, 4), 0)
+        image.putpalette([*colour, *[0] * 765])
+        return image
+
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    turned = picture.getexif()
+    turned[0x0112] = 6  # orientation: on its side
+    shown = [stored(of_one_colour(255, 0, 0)), stored(of_one_colour(0, 0, 255)), stored(picture)]
+    shown.append(stored(picture, exif=turned))
+    assert len({Question("a", image).digest() for image in shown}) == len(shown)
+    whole = io.BytesIO()
+    picture.save(whole, "PNG")
+    with pytest.raises(DataError, match="cannot be read"):
+        Question("a", Image.open(io.BytesIO(whole.getvalue()[:-30]))).digest()
 
 
 def test_too_many_for_the_device_are_asked_by_halves(plugins: Plugins) -> None:

@@ -13,11 +13,13 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
 from modbridge.config.kinds import JudgeConfig
 from modbridge.errors import ConfigError, DataError, PluginError, Problem, SetupError
 from modbridge.interfaces.component import BuildContext, Component
 from modbridge.interfaces.fitting import Progress
+from modbridge.media import load_image
 from modbridge.store.keys import file_hash, stable_hash
 
 JudgeConfigT = TypeVar("JudgeConfigT", bound=JudgeConfig)
@@ -32,7 +34,8 @@ class Question:
     image: Any = None
 
     def digest(self) -> str:
-        """Digits that tell questions apart by what they say and show. Raises DataError for a file that is not there."""
+        """Digits that tell questions apart by what they say and show. Raises DataError for an image that cannot be
+        read."""
         if self.image is None:
             return stable_hash(self.text)
         if isinstance(self.image, str | Path):
@@ -40,7 +43,8 @@ class Question:
                 return stable_hash([self.text, file_hash(Path(self.image))])
             except OSError as error:
                 raise DataError(f"the image {self.image} cannot be read: {error.strerror or error}.") from error
-        pixels = np.asarray(self.image)
+        # As it is seen: the palette and the orientation of a PIL image stand beside its pixels.
+        pixels = np.asarray(load_image(self.image) if isinstance(self.image, Image.Image) else self.image)
         told = [str(getattr(self.image, "mode", "")), str(pixels.dtype), list(pixels.shape)]
         return stable_hash([self.text, *told, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()])
 
