@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modbridge.spaces import Embeddings
 
 _SAMPLES, _SAMPLE_BYTES = 16, 65536  # of a weights file
+_SETTINGS = (".json", ".txt", ".model", ".jinja")  # the last one: transformers' chat_template.jinja
 
 
 def stable_hash(value: Any) -> str:
@@ -41,13 +42,18 @@ def file_hash(path: Path) -> str:
 
 
 def model_digest(folder: Path) -> str | None:
-    """Digits that tell one model's folder from another: those of each weights file, then of all its settings
-    (tokenizer, preprocessing). None if it holds no weights."""
+    """Digits that tell one model's folder from another: those of each weights file, then of all its settings. None if
+    it holds no weights."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return "-".join([*map(file_digest, weights), settings_digest(folder)[:6]]) if weights else None
+
+
+def settings_digest(folder: Path) -> str:
+    """Digits over a model folder's settings: tokenizer, chat template, preprocessing."""
     settings = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".model") and p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in _SETTINGS and p.is_file()):
         settings.update(f"{path.name} {file_hash(path)}\n".encode())
-    return "-".join([*map(file_digest, weights), settings.hexdigest()[:6]]) if weights else None
+    return settings.hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 from modbridge.config.component import Affects, Purpose
 from modbridge.config.kinds import JudgeConfig
 from modbridge.hub import cached_file
-from modbridge.store.keys import model_digest
+from modbridge.store.keys import model_digest, settings_digest
 from modbridge_captioning.blocks import Count
 
 
@@ -53,5 +53,5 @@ class LmJudgeConfig(JudgeConfig):
         for name in ("lm", "tokenizer"):
             folder = Path(fields[name] or "").expanduser()
             if fields[name] and folder.is_dir():
-                fields[name] = model_digest(folder) or fields[name]
+                fields[name] = model_digest(folder) or settings_digest(folder)
         return fields

@@ -21,12 +21,16 @@ from .conftest import save_gpt2, save_llama
 
 ASKED = ["a red dog", "cat", "old horse runs fast . a blue fish", "USER: what a dog"]
 TEMPLATE = "{% for m in messages %}USER: {{ m['content'] }} {% endfor %}ASSISTANT:"
+REGISTRY = Plugins.discover(environ={}).registry
 
 
 def judge(lm: Path, **fields: Any) -> Any:
-    registry = Plugins.discover(environ={}).registry
+    return build_component(validated(lm, **fields), "judge", REGISTRY, BuildContext())
+
+
+def validated(lm: Path, **fields: Any) -> Any:
     block = {"type": "lm_judge", "lm": str(lm), "max_new_tokens": 7, **fields}
-    return build_component(validate_block("judge", block, registry), "judge", registry, BuildContext())
+    return validate_block("judge", block, REGISTRY)
 
 
 def asked(*texts: str) -> list[Question]:
@@ -88,6 +92,20 @@ def test_a_folder_counts_by_its_files(tmp_path: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     assert judge(one, batch_size=2).config.key_fields() == judge(one).config.key_fields()
     assert judge(one, max_new_tokens=2).config.key_fields() != judge(one).config.key_fields()
+
+
+def test_a_chat_template_counts(tmp_path: Path) -> None:
+    """transformers saves it as a file of its own, chat_template.jinja."""
+    lm, of_its_own = save_gpt2(tmp_path / "lm"), tmp_path / "tokenizer"
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    keys = []
+    for template in (None, TEMPLATE, TEMPLATE + " "):
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(lm)
+        tokenizer.save_pretrained(of_its_own)
+        fields = validated(lm, tokenizer=str(of_its_own)).key_fields()
+        keys.append((fields["lm"], fields["tokenizer"]))
+    assert len({lm for lm, _ in keys}) == len({own for _, own in keys}) == 3
 
 
 def test_what_is_missing_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
