@@ -118,6 +118,49 @@ def test_members_are_those_that_tarfile_finds(tmp_path: Path, form: int, mtime: 
     assert [name for name, *_ in expected] == [*names, "last.jpg"]
 
 
+def test_names_that_are_no_utf8(tmp_path: Path, make: Make) -> None:
+    """As tar writes them on a machine of another encoding."""
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as out:
+        for name, content in (("é.png", png(1)), ("é.txt", b"t"), ("ê" * 150 + ".png", png(2)), ("e.png", png(3))):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    source = make(type="webdataset", path=str(tmp_path / "x.tar"), captions=None)
+    assert source.keys() == [r"\xe9", r"\xea" * 150, "e"]
+    assert [colour(source.media(row))[0] for row in range(3)] == [1, 2, 3]
+    assert make(type="webdataset", path=str(tmp_path / "x.tar"), missing="skip").texts(0) == ("t",)
+
+
+def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    """A header whose checksum is right, with any bytes as its size."""
+    made = bytearray(512)
+    made[: len(name)], made[124 : 124 + len(size)], made[156:157], made[257:265] = name, size, kind, b"ustar\00000"
+    made[148:156] = b" " * 8
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+def pax(record: bytes) -> bytes:
+    return header(b"pax", b"%011o\0" % len(record), b"x") + record.ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (header(b"a.png", b"-0000001000"), "no header .* at byte 0"),  # leads back to itself
+        (header(b"a.png", b"0000000zzzz"), "no header .* at byte 0"),
+        (pax(b"12 size=abc\n") + header(b"a.png", b"0"), "no header .* at byte 1024"),
+        (pax(b"14 size=-1024\n") + header(b"a.png", b"0"), "no header .* at byte 1024"),
+        (header(b"pax", b"\x80" + (1 << 62).to_bytes(11, "big"), b"x"), "cut short"),
+        (header(b"a.png", b"\x80" + (1 << 62).to_bytes(11, "big")), "cut short.*inside the member 'a.png'"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path: Path, make: Make, content: bytes, told: str) -> None:
+    (tmp_path / "x.tar").write_bytes(content + bytes(2048))
+    with pytest.raises(DataError, match=told):
+        make(type="webdataset", path=str(tmp_path / "x.tar"))
+
+
 def test_a_member_of_more_than_eight_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "big.tar"
     size = 9 << 30
@@ -500,6 +543,12 @@ def test_what_is_wrong_with_parquet_files(tmp_path: Path, make: Make) -> None:
         with pytest.raises(DataError, match=rf"1 of 2 shards.*\n.*y\.parquet.*{told}"):
             make(type="parquet", path=str(tmp_path / "{x,y}.parquet"))
         assert make(type="parquet", path=str(tmp_path / "{x,y}.parquet"), missing="skip").keys() == ["x-0", "x-1"]
+    column = pq.read_metadata(path).row_group(0).column(2)
+    start = column.dictionary_page_offset or column.data_page_offset
+    broken = whole[:start] + b"\xff" * column.total_compressed_size + whole[start + column.total_compressed_size :]
+    (tmp_path / "y.parquet").write_bytes(broken)
+    with pytest.raises(DataError, match=r"(?s)1 of 1 shards.*y\.parquet, 'id': cannot be read .*Fetch it again"):
+        make(type="parquet", path=str(tmp_path / "y.parquet"), key="id")
     with pytest.raises(DataError, match="no such file"):
         make(type="parquet", path=str(tmp_path / "none.parquet"))
     table(tmp_path / "empty.parquet", [{"image": png(1), "caption": "a"}])

@@ -149,7 +149,10 @@ class ParquetSource(Source[ParquetConfig]):
     def _named(self, path: Path, name: str, count: int) -> KeyList:
         if self.config.key is None:
             return KeyList.of([f"{name}-{row}" for row in range(count)])
-        keys = self._tables.file(path).read(columns=[self.config.key]).column(0).to_pylist()
+        try:
+            keys = self._tables.file(path).read(columns=[self.config.key]).column(0).to_pylist()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}, {self.config.key!r}: cannot be read ({error}). Fetch it again.") from error
         good = (isinstance(key, str | int) and not isinstance(key, bool) and key != "" for key in keys)
         bad = next((row for row, ok in enumerate(good) if not ok), None)
         if bad is not None:

@@ -47,16 +47,16 @@ def _members(path: Path, file: int, length: int) -> Iterator[tuple[str, int, int
         end = at + BLOCK + -(-size // BLOCK) * BLOCK
         if kind in (_LONG_NAME, _PAX, _GLOBAL_PAX):
             content = head[BLOCK : BLOCK + size]
+            if end > length:
+                raise _cut(path, last)
             if len(content) < size:
                 content = os.pread(file, size, at + BLOCK)
-            if len(content) < size:
-                raise _cut(path, last)
             if kind == _LONG_NAME:
-                told["path"] = content.rstrip(b"\0").decode(errors="surrogateescape")
+                told["path"] = _text(content.rstrip(b"\0"))
             elif kind == _PAX:
                 told |= _records(path, content)
         else:
-            size = int(told.get("size", size))
+            size = _size(path, told["size"].encode(), 10, at) if "size" in told else size
             end = at + BLOCK + -(-size // BLOCK) * BLOCK
             name = told.get("path") or _name(head)
             if at + BLOCK + size > length:
@@ -74,21 +74,41 @@ def _checked(path: Path, head: bytes, at: int) -> int:
         # Signs apart, the sum of all bytes but the sum's own, which count as spaces.
         if int(head[148:156].split(b"\0")[0].strip() or b"0", 8) != sum(head[:148]) + sum(head[156:BLOCK]) + 256:
             raise ValueError("its checksum differs")
-        field = head[124:136]
-        if field[0] & 0x80:
-            return int.from_bytes(field[1:], "big")
-        return int(field.split(b"\0")[0].strip() or b"0", 8)
     except ValueError as error:
-        raise DataError(
-            f"{path}: no header of a tar file at byte {at} ({error}). It is damaged or no tar file; fetch it again."
-        ) from error
+        raise _no_header(path, at, error) from error
+    field = head[124:136]
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    return _size(path, field.split(b"\0")[0].strip() or b"0", 8, at)
+
+
+def _size(path: Path, digits: bytes, base: int, at: int) -> int:
+    """A size that is written out. Raises DataError where it is none; below 0 it would lead backwards, again and
+    again."""
+    try:
+        if not digits.isdigit():
+            raise ValueError(f"the size {digits!r}")
+        return int(digits, base)
+    except ValueError as error:
+        raise _no_header(path, at, error) from error
+
+
+def _no_header(path: Path, at: int, error: ValueError) -> DataError:
+    return DataError(
+        f"{path}: no header of a tar file at byte {at} ({error}). It is damaged or no tar file; fetch it again."
+    )
+
+
+def _text(name: bytes) -> str:
+    """A name in UTF-8. Bytes that are none are written out, "caf\\xe9": keys go into files of text."""
+    return name.decode(errors="backslashreplace")
 
 
 def _name(head: bytes) -> str:
     name = head[:100].split(b"\0")[0]
     if head[257:263] == b"ustar\0" and head[345]:
         name = head[345:500].split(b"\0")[0] + b"/" + name
-    return name.decode(errors="surrogateescape")
+    return _text(name)
 
 
 def _records(path: Path, content: bytes) -> dict[str, str]:
@@ -100,7 +120,7 @@ def _records(path: Path, content: bytes) -> dict[str, str]:
             length = int(content[at : content.index(b" ", at)])
             name, _, value = content[at : at + length - 1].partition(b" ")[2].partition(b"=")
             if name in (b"path", b"size"):
-                found[name.decode()] = value.decode(errors="surrogateescape")
+                found[name.decode()] = _text(value)
             at += length
             if length <= 0:
                 raise ValueError("a record of no length")
