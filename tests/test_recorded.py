@@ -58,6 +58,7 @@ def test_it_stands_in_a_table_beside_a_decoder_of_the_run(call: Call, world: Pat
     ours, theirs = rows(call("run", world, "--out", tmp_path / "run", "--json"))
     assert ours["bleu_1"] == pytest.approx(1.0)  # it recites the items' colours
     assert theirs["bleu_1"] == pytest.approx(2 / 4)  # "a" and "picture"
+    assert [row["training"].split(",")[0] for row in (ours, theirs)] == ["captioner text-only", "captioner untrained"]
     lines = (tmp_path / "run" / "predictions.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["text"] for line in lines][len(ITEMS) :] == [f"a wrong picture {key}" for key in ITEMS]
 

@@ -219,7 +219,10 @@ def training(cell: Cell) -> str:
     taken = config.bridge.needs if config.supervised else config.bridge.needs | config.augmenter.needs
     kinds = {"pairs": "paired", "source": "unpaired", "text": "text-only"}
     bridge = next((word for need, word in kinds.items() if need in taken), "untrained")
-    return f"captioner {'paired' if config.supervised else 'text-only'}, bridge {bridge}"
+    captioner = "paired" if config.supervised else "text-only"
+    if config.decoder is not None and not config.decoder.needs_fit:
+        captioner = "untrained"
+    return f"captioner {captioner}, bridge {bridge}"
 
 
 def data_notes(session: Session, cell: Cell) -> dict[str, str]:
