@@ -53,7 +53,7 @@ def command(
     from modbridge.stages.embed import vectors_folder
 
     rows: dict[str, dict[str, Any]] = {}
-    for cell in experiment.cells:
+    for cell in (one.untuned for one in experiment.cells):
         data = cell.config.data
         known = {"text", data.train.modality}
         for side in sides:
