@@ -113,12 +113,14 @@ class Teacher(Objective[TeacherConfig]):
 
 class TaughtConfig(EncoderConfig):
     """An encoder of colours whose vectors its teacher can paint back; a text's is the one that the teacher reads in the
-    colour that it names. `objective`: the teacher. `steps`, `seed`: of its training."""
+    colour that it names. `objective`: the teacher. `steps`, `seed`: of its training. `norm`: batch normalisation of the
+    colours."""
 
     type: Literal["toy_taught"] = "toy_taught"
     objective: Annotated[TeacherConfig, Part("objective")]
     steps: int = 60
     seed: int | None = None
+    norm: bool = False
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -145,9 +147,10 @@ class Taught(Encoder[TaughtConfig]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed("taught", context.seed))
             self.net = torch.nn.Linear(3, config.objective.dim)
+        self.norm = torch.nn.BatchNorm1d(3).eval() if config.norm else None
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        return {"net": self.net}
+        return {"net": self.net, **({} if self.norm is None else {"norm": self.norm})}
 
     def prepare(self, item: Any, modality: str) -> torch.Tensor:
         if modality == "image":
@@ -156,7 +159,8 @@ class Taught(Encoder[TaughtConfig]):
         return torch.stack(named).mean(0) if named else torch.zeros(3)
 
     def embed(self, batch: torch.Tensor, modality: str) -> torch.Tensor:
-        found: torch.Tensor = self.net(batch) if modality == "image" else self.teacher.read(batch)
+        seen = self.norm(batch) if modality == "image" and self.norm is not None else batch
+        found: torch.Tensor = self.net(seen) if modality == "image" else self.teacher.read(seen)
         return found
 
     def fit(self, source: Source[Any], fitting: Fitting) -> None:
@@ -172,7 +176,7 @@ class Taught(Encoder[TaughtConfig]):
         batches = Batches(len(seen), 8, fitting.seed)
         train(
             "taught",
-            modules=self.modules(),
+            modules={"net": self.net},
             optimiser=optimiser,
             batches=batches,
             steps=self.config.steps,
@@ -181,6 +185,20 @@ class Taught(Encoder[TaughtConfig]):
             log_every=5,
             split=True,
         )
+
+
+class BoxedConfig(TaughtConfig):
+    """As `toy_taught`, with batches of a form of its own."""
+
+    type: Literal["toy_boxed"] = "toy_boxed"  # type: ignore[assignment]
+
+
+class Boxed(Taught):
+    def collate(self, items: Sequence[Any], modality: str) -> Any:
+        return {"colours": torch.stack(list(items))}
+
+    def embed(self, batch: Any, modality: str) -> torch.Tensor:
+        return super().embed(batch["colours"], modality)
 
 
 class ThroughConfig(BridgeConfig):
@@ -217,6 +235,31 @@ class Deaf(Bridge[DeafConfig]):
 
     def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
         return x.detach()
+
+
+class BentConfig(BridgeConfig):
+    """Vectors through a linear map, times `scale`. It is fitted on nothing, and is then the identity."""
+
+    type: Literal["toy_bent"] = "toy_bent"
+    scale: Annotated[float, Affects("cross")] = 1.0
+
+
+class Bent(Bridge[BentConfig]):
+    def __init__(self, config: BentConfig, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self.net = torch.nn.Linear(context.dim(), context.dim())
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"net": self.net}
+
+    def fit(self, data: FitData, fitting: Fitting) -> None:
+        with torch.no_grad():
+            self.net.weight.copy_(torch.eye(self.context.dim()))
+            self.net.bias.zero_()
+
+    def cross_vectors(self, x: torch.Tensor, draw: Draw) -> torch.Tensor:
+        found: torch.Tensor = self.config.scale * self.net(x)
+        return found
 
 
 class PainterConfig(DecoderConfig):
@@ -298,8 +341,10 @@ def modbridge_components(register: Any) -> None:
     for kind, name, config, impl, example in (
         ("objective", "toy_teacher", TeacherConfig, Teacher, teacher),
         ("encoder", "toy_taught", TaughtConfig, Taught, {"objective": teacher}),
+        ("encoder", "toy_boxed", BoxedConfig, Boxed, {"objective": teacher}),
         ("bridge", "toy_through", ThroughConfig, Through, {"teacher": teacher}),
         ("bridge", "toy_deaf", DeafConfig, Deaf, {}),
+        ("bridge", "toy_bent", BentConfig, Bent, {}),
         ("decoder", "toy_painter", PainterConfig, Painter, {"teacher": teacher}),
         ("decoder", "toy_learner", LearnerConfig, Learner, {}),
     ):

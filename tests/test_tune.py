@@ -23,9 +23,10 @@ from modbridge.assembly.session import StageFitting
 from modbridge.interfaces import TextVectors
 from modbridge.plugins.manager import Plugins
 
-from .conftest import COLOURS, TOY
+from .conftest import COLOURS, TOY, draw_world
 
 TEACHER = Path(__file__).parent / "teacher_plugin.py"
+SEQUENCES = Path(__file__).parent / "sequence_plugin.py"
 Call = Callable[..., Any]
 
 TAUGHT = """\
@@ -222,6 +223,123 @@ def test_a_name_of_nothing_and_a_part_that_nothing_reaches(run: Any) -> None:
     deaf = run("run", "--set", "bridge={type: toy_deaf}", tune="[{train: [encoder], steps: 1}]")
     assert deaf.code == 3
     assert "no gradient of the decoder 'prefix_lm' arrives at encoder.net" in deaf.err
+
+
+def test_names_of_later_steps_are_looked_up_before_the_first(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(label: str, **how: Any) -> None:
+        raise AssertionError(label)
+
+    monkeypatch.setattr("modbridge.stages.tune.train", train)
+    done = run("run", tune="[{train: [decoder], steps: 1}, {train: [decoder.head, encoder.net], steps: 1}]")
+    assert done.code == 1, done.err
+    assert "tune.1.train: no parameter is called decoder.head" in done.err
+
+
+def test_a_bridge_is_tuned(run: Any, tmp_path: Path) -> None:
+    bent, files = ("--set", "bridge=toy_bent"), pictures()
+    assert run("plain", *bent).code == 0
+    done = run("tuned", *bent, tune="[{train: [bridge, encoder.net.bias], steps: 5, lr: 1e-2}]")
+    assert done.code == 0, done.err
+    assert changed(weights(tmp_path / "plain", "bridge"), weights(tmp_path / "tuned", "bridge")) == {
+        "net.weight",
+        "net.bias",
+    }
+    assert changed(weights(tmp_path / "plain", "bridge"), weights(tmp_path / "tuned", "untuned.bridge")) == set()
+    plain, tuned = loaded(tmp_path / "plain", tmp_path / "tuned")
+    texts = [json.loads(line)["text"] for line in (tmp_path / "tuned" / "predictions.jsonl").read_text().splitlines()]
+    assert tuned.caption([tmp_path / "world" / "images" / f"{number:03d}.png" for number in range(24, 33)]) == texts
+    painted = zip(plain.decode(files, to="image"), tuned.decode(files, to="image"), strict=True)
+    assert all(np.array_equal(a.image, b.image) for a, b in painted)
+    parted = run("parted", *bent, "--set", "gap.fit=16", tune="[{train: [bridge], steps: 1}]")
+    assert parted.code == 1
+    assert "gap.fit" in parted.err
+
+
+def test_tuning_starts_from_weights_that_are_given(run: Any, taught: Path, tmp_path: Path) -> None:
+    assert run("plain").code == 0
+    placed = json.loads((tmp_path / "plain" / "run.json").read_text("utf-8"))["cells"]["toy"]["decoder"]
+    given = f"decoder={{type: prefix_lm, weights: {tmp_path / 'plain' / placed}}}"
+    tune = "[{train: [encoder, decoder.mapper], steps: 2}]"
+    assert run("fitted", tune=tune).code == 0
+    done = run("given", "--set", given, tune=tune)
+    assert done.code == 0, done.err
+    assert not changed(weights(tmp_path / "fitted", "decoder"), weights(tmp_path / "given", "decoder"))
+    draw_world(tmp_path / "world", 6, start=40)
+    judged = f"data.validation={{type: jsonl, path: '{tmp_path}/world/world40.jsonl', root: '{tmp_path}/world/images'}}"
+    done = run("judged", "--set", given, "--set", judged, tune="[{train: [decoder.mapper], steps: 2}]")
+    assert done.code == 0, done.err
+    assert isinstance(loaded(tmp_path / "judged")[0].caption(pictures())[0], str)
+    parts = []
+    for scale in (1, 2):
+        bent = ("--set", f"bridge={{type: toy_bent, scale: {scale}}}", "--set", "decoders=null")
+        assert run(f"bent{scale}", *bent).code == 0
+        placed = json.loads((tmp_path / "bent1" / "run.json").read_text("utf-8"))["cells"]["toy"]["decoder"]
+        given = f"decoder={{type: prefix_lm, weights: {tmp_path / 'bent1' / placed}}}"
+        done = run(f"on{scale}", *bent, "--set", given, tune="[{train: [decoder.mapper], steps: 3, lr: 1e-2}]")
+        assert done.code == 0, done.err
+        parts.append(weights(tmp_path / f"on{scale}", "decoder"))
+    assert changed(*parts)  # a field that changes only the crossing changes what the decoder is trained on
+
+
+def test_items_that_can_be_read_again_are_trained_on(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "world" / "images" / "003.png"
+    whole, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+
+    def written(content: bytes) -> None:  # as after a fault of the disk: name, size and time are what they were
+        file.write_bytes(content)
+        os.utime(file, ns=times)
+
+    draw_world(tmp_path / "world", 6, start=40)
+    elsewhere = f"data.encoder={{type: jsonl, path: '{tmp_path}/world/world40.jsonl', root: '{tmp_path}/world/images'}}"
+    more = ("--set", elsewhere, "--set", "decoder.steps=0", "--on-error", "skip")
+    for name, content, captions in (("part", bytes(len(whole)), 46), ("whole", whole, 48)):
+        written(content)
+        done = run(name, *more, tune="[{train: [decoder], steps: 3}]")
+        assert done.code == 0, done.err
+        log = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [line["captions"] for line in log if "trained" in line] == [captions]
+
+
+def test_batch_normalisation_keeps_what_it_came_with(run: Any, tmp_path: Path) -> None:
+    norm = ("--set", "encoder.norm=true")
+    assert run("plain", *norm).code == 0
+    done = run("tuned", *norm, tune="[{train: [encoder], steps: 3, lr: 1e-2}]")
+    assert done.code == 0, done.err
+    moved = changed(weights(tmp_path / "plain", "encoder"), weights(tmp_path / "tuned", "encoder"))
+    assert moved == {"net.weight", "net.bias", "norm.weight", "norm.bias"}
+
+
+def test_an_encoder_with_batches_of_its_own_form(run: Any, tmp_path: Path) -> None:
+    tune = "[{train: [encoder, decoder.mapper], steps: 3, lr: 1e-2}]"
+    for name in ("toy_taught", "toy_boxed"):
+        encoder = f"encoder={{type: {name}, objective: {{type: toy_teacher, steps: 20}}, steps: 20}}"
+        done = run(name, "--set", encoder, tune=tune)
+        assert done.code == 0, done.err
+    one, other = (weights(tmp_path / name, "encoder") for name in ("toy_taught", "toy_boxed"))
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+
+
+def test_media_that_cannot_be_encoded_in_a_step(run: Any, tmp_path: Path) -> None:
+    rng, keys = np.random.default_rng(0), [f"{number:03d}" for number in range(33)]
+    image, text = rng.normal(size=(33, 8)), rng.normal(size=(66, 8))
+    np.savez(tmp_path / "v.npz", image=image, text=text, keys=np.array(keys), twice=np.repeat(keys, 2))
+    vectors = "{image: {array: image, keys: keys}, text: {array: text, keys: twice}}"
+    stored = f"encoder={{type: precomputed, file: {tmp_path}/v.npz, space: s, vectors: {vectors}}}"
+    done = run("run", "--set", stored, "--set", "decoders=null", tune="[{train: [decoder], steps: 1, stored: false}]")
+    assert done.code == 1, done.err
+    assert "tune.0.stored: the encoder 'precomputed' only looks up stored vectors" in done.err, done.err
+    ragged = ("--plugin", SEQUENCES, "--set", "encoder=stripes", "--set", "decoders=null")
+    for sets in (("stored: false", 1), ("stored: true", 0)):
+        tune = f"[{{train: [decoder], steps: 1, {sets[0]}}}]"
+        done = run("ragged", *ragged, "--set", "decoder.mapper=tokens", tune=tune)
+        assert done.code == sets[1], done.err
+        assert ("found raw" in done.err) == bool(sets[1]), done.err
+
+
+def test_the_verb_embed_makes_what_is_there_before_tuning(call: Call, run: Any, taught: Path, tmp_path: Path) -> None:
+    tune = "tune=[{train: [encoder], steps: 1}]"
+    found = [call("embed", taught, "--plugin", TEACHER, "--json", *more) for more in ((), ("--set", tune))]
+    assert found[0].json == found[1].json
 
 
 def test_null_takes_tuning_away(run: Any, taught: Path) -> None:

@@ -102,14 +102,17 @@ def make_plan(config: PipelineConfig, ports: Mapping[str, Port] | None = None) -
     for path, part in taken:
         standing = {"text": trained} if part is config.decoder else {"text": text, "source": source}
         # The space of an encoder that the run trains is known once it is trained; weights are compared with it then.
-        if part is not None and (ports is not None or not config.encoder.needs_fit):
+        # Those that joint training starts from are of the space before, and are compared in the plan before.
+        if part is not None and (not config.encoder.needs_fit if ports is None else not config.tunes("encoder")):
             _weights_fit(part, path, standing, problems)
     uses = {"train": "train the decoder on", "validation": "judge the decoder by", "test": "score captions against"}
     for name, what in uses.items() if config.captions else ():
         part = getattr(config.data, name)
         if part is not None and not part.captioned:
             problems.append(Problem(f"data.{name}", f"{part.type!r} brings no texts to {what}, as it is configured"))
-    problems += _selection(config) + _unpaired(config) + _tuning(config, source) + _untold(config)
+    problems += _selection(config) + _unpaired(config) + _untold(config)
+    if ports is None:  # else it was checked before; a finished run no longer says whether weights were given
+        problems += _tuning(config, source)
     for name in config.decoders:
         problems += _of_another(config, name, ports, problems)
     if problems:
@@ -219,8 +222,13 @@ def _tuning(config: PipelineConfig, source: Port) -> list[Problem]:
         needs = ", ".join(sorted(bridge.needs))
         message = f"the bridge {bridge.title!r} is fitted on vectors ({needs}) of the encoder that is trained on here"
         found.append(Problem("tune", message, hint="choose a bridge that is fitted on nothing, or leave the encoder"))
-    if source.ragged and (config.tunes("encoder") or config.tunes("bridge")):
-        found.append(Problem("tune", f"trains through sequences of one length; found {source}"))
+    live = config.tunes("encoder") or config.tunes("bridge") or not all(step.stored for step in config.tune)
+    if source.ragged and live:
+        hint = "train the decoder alone, on stored embeddings"
+        found.append(Problem("tune", f"makes in its steps sequences of one length; found {source}", hint=hint))
+    if config.gap.fit is not None and config.tunes("bridge"):
+        message = "fits bridges on a part of data.train, and `tune` trains this one on all of it"
+        found.append(Problem("gap.fit", message, hint="leave it out, or the bridge"))
     if config.evaluate.input == "text":
         message = "the oracle decodes vectors of texts, and `tune` trains on those of media"
         found.append(Problem("evaluate.input", message, hint="leave tune out"))

@@ -51,9 +51,10 @@ class FittedBridge:
 
 def fit_notes(session: Session, cell: Cell, config: BridgeConfig, rows: Rows | None = None) -> dict[str, str]:
     """What a bridge's fitting said that a reader of a table must know, by the bridge's name. Nothing is loaded."""
-    log = session.cache.path("fit_bridge", bridge_key(session, cell, config, rows)) / TRAINING_LOG
+    fit = cell.untuned if _tuned(cell, config) else cell  # a tuned bridge was fitted before
+    log = session.cache.path("fit_bridge", bridge_key(session, fit, config, rows)) / TRAINING_LOG
     if not log.is_file():
-        fitted_bridge(session, cell, config, rows)
+        fitted_bridge(session, fit, config, rows)
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     found = dict.fromkeys(str(values["note"]) for values in lines if "note" in values)
     return {config.title: "; ".join(found)} if found else {}

@@ -29,6 +29,8 @@ from modbridge.interfaces.encoder import Encoder
 from modbridge.interfaces.fitting import TextVectors
 from modbridge.noise import Draw
 from modbridge.spaces import Embeddings, Port
+from modbridge.stages.embed import left_out
+from modbridge.stages.embed_shards import stored
 from modbridge.stages.fit_bridge import bridge_key, fitted_bridge
 from modbridge.stages.fit_decoder import captions, decoder_key, fitted_decoder, required_decoder, unread
 from modbridge.stages.fit_encoder import encoder, encoder_key, plan_of
@@ -37,17 +39,28 @@ from modbridge.store.artefact import load_component, write_manifest
 from modbridge.store.keys import stable_hash
 from modbridge.training import Batches, Media, Share, derived_seed, train, warmup_then
 
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
+
 
 def tune_key(session: Session, cell: Cell) -> str:
-    """What decides the tuned parts: the steps, what they start from, the data, the seed."""
-    start, data = cell.untuned, cell.config.data
-    before = [
-        encoder_key(session, start),
-        bridge_key(session, start, start.config.bridge),
-        decoder_key(session, start),
-    ]
-    given = [session.fingerprint(data.train), data.pairs, cell.config.seed]
+    """What decides the tuned parts: the steps, what they start from and read, the seed. Asked for often, and worked out
+    once a session."""
+    return session.remember(f"tune {stable_hash(dump(cell.config))}", lambda: _key(session, cell))
+
+
+def _key(session: Session, cell: Cell) -> str:
+    start, data, bridge = cell.untuned, cell.config.data, cell.config.bridge
+    before = [encoder_key(session, start), bridge_key(session, start, bridge), decoder_key(session, start)]
+    kept = any(_reads_stored(cell, number) for number in range(len(cell.config.tune)))
+    left = left_out(session, start, "train", data.train.modality) if kept else []
+    given = [session.fingerprint(data.train), data.pairs, cell.config.seed, bridge.key_fields("cross"), left]
     return stable_hash(["tune", dump(cell.config.tune), before, given])
+
+
+def _reads_stored(cell: Cell, number: int) -> bool:
+    """Whether a step reads embeddings that are kept: of parts that it does not train, and that no step before did."""
+    so_far = cell.config.tune[: number + 1]
+    return so_far[-1].stored and not any(one.trains("encoder") or one.trains("bridge") for one in so_far)
 
 
 def tuned_folder(session: Session, cell: Cell, part: str) -> Path:
@@ -61,6 +74,7 @@ def tuned_folder(session: Session, cell: Cell, part: str) -> Path:
         if before.is_file():
             fitting.lines = [json.loads(line) for line in before.read_text(encoding="utf-8").splitlines()]
         parts = _start(session, cell)
+        _require_steps(cell, parts)
         with session.guard(config, "decoder", "it was tuned"):
             for number, step in enumerate(cell.config.tune):
                 _take(session, cell, parts, number, step, fitting)
@@ -125,20 +139,32 @@ def _start(session: Session, cell: Cell) -> Parts:
     return parts
 
 
+def _require_steps(cell: Cell, parts: Parts) -> None:
+    """Raise ConfigError for names of nothing, and for media that cannot be encoded, in any of the steps: the last may
+    be days away."""
+    named, problems = parts.parameters(), list[Problem]()
+    looks_up = stored(parts.encoder, cell.config.data.train.modality)
+    hint = f"what can be trained: {', '.join(sorted(set(map(_module, named))))}"
+    for number, step in enumerate(cell.config.tune):
+        path = f"tune.{number}.train"
+        for one in chosen(named, step.train)[1]:
+            problems.append(Problem(path, f"no parameter is called {one}", cell.document.where(path), hint))
+        if looks_up and not _reads_stored(cell, number):
+            message = f"the encoder {parts.encoder.config.type!r} only looks up stored vectors, and can encode no media"
+            path = f"tune.{number}.stored"
+            problems.append(Problem(path, message, cell.document.where(path), "leave `stored: false` out"))
+    if problems:
+        raise ConfigError(problems)
+
+
 def _take(session: Session, cell: Cell, parts: Parts, number: int, step: TuneConfig, fitting: StageFitting) -> None:
-    """One step of training. Raises ConfigError for names of nothing, PluginError where no gradient arrives."""
+    """One step of training. Raises PluginError where no gradient arrives."""
     named = parts.parameters()
-    names, nothing = chosen(named, step.train)
-    if nothing:
-        whole = sorted({".".join(name.split(".")[:2]) for name in named})
-        path, hint = f"tune.{number}.train", f"what can be trained: {', '.join(whole)}"
-        where = cell.document.where(path)
-        raise ConfigError([Problem(path, f"no parameter is called {one}", where, hint) for one in nothing])
+    names, _ = chosen(named, step.train)
     label, start = f"tune {number + 1}", cell.untuned
     targets: Sequence[str]
     media: Media[Any] | None
-    so_far = cell.config.tune[: number + 1]
-    if not step.stored or any(one.trains("encoder") or one.trains("bridge") for one in so_far):
+    if not _reads_stored(cell, number):
         absent, targets = unread(session, start)
         live = Live.of(session, cell, parts, absent.embeddings, fitting)
         vectors, media, blocks = live.vectors, live.media, live.blocks
@@ -150,7 +176,12 @@ def _take(session: Session, cell: Cell, parts: Parts, number: int, step: TuneCon
     trained = [named[name] for name in names]
     fitting.log(fit=label, trained=len(names), parameters=sum(p.numel() for p in trained), captions=len(targets))
 
+    modules = _modules(parts, names)
+    norms = [part for module in modules.values() for part in module.modules() if isinstance(part, BATCH_NORMS)]
+
     def loss(at: int, epoch: int, rows: torch.Tensor) -> Share:
+        for norm in norms:  # else an item's loss would depend on the others of its batch, and of its process
+            norm.eval()
         return losses(epoch, rows)
 
     batches = Batches(len(targets), step.batch_size, derived_seed(label, fitting.seed), blocks)
@@ -158,7 +189,7 @@ def _take(session: Session, cell: Cell, parts: Parts, number: int, step: TuneCon
         _require_gradients(named, names, losses(0, torch.arange(min(2, len(targets)))).mean, parts)
         train(
             label,
-            modules=_modules(parts, names),
+            modules=modules,
             optimiser=torch.optim.AdamW(trained, lr=step.lr, betas=step.betas, weight_decay=step.weight_decay),
             batches=batches,
             steps=step.steps,
@@ -174,10 +205,11 @@ def _take(session: Session, cell: Cell, parts: Parts, number: int, step: TuneCon
 @dataclass(frozen=True)
 class Live:
     """Training vectors that are made of their media in every step, by the parts as they are then, so that gradients
-    reach these. `blocks`: the first row of each of several runs of captions whose media lie together on disk."""
+    reach these. `blocks`: the first row of each of several runs of captions whose media lie together on disk. `media`:
+    None where the encoder makes batches of its own form, which are not read ahead."""
 
     vectors: TextVectors
-    media: Media[Any]
+    media: Media[Any] | None
     blocks: list[int]
 
     @classmethod
@@ -191,11 +223,15 @@ class Live:
         def prepared(row: int) -> Any:
             return encoder.prepare(source.media(rows[row]), side)
 
-        workers = int(getattr(encoder.config, "workers", 0))
-        media: Media[Any] = Media(len(rows), prepared, fitting, f"{side} items", workers=workers)
+        workers, media = int(getattr(encoder.config, "workers", 0)), None
+        if type(encoder).collate is Encoder.collate and isinstance(prepared(0), torch.Tensor):
+            media = Media[Any](len(rows), prepared, fitting, f"{side} items", workers=workers)
 
         def batch(wanted: Sequence[int], epoch: int) -> torch.Tensor:
-            inputs = media.batch(torch.as_tensor(wanted))
+            if media is not None:
+                inputs = media.batch(torch.as_tensor(wanted))
+            else:
+                inputs = encoder.collate([prepared(row) for row in wanted], side)
             vectors, _ = encoder.labelled(encoder.embed(inputs, side), side, len(wanted))
             draw = Draw.of([items[row] for row in wanted], seed, device=bridge.device).named("cross")
             return bridge.cross_vectors(vectors, draw)
