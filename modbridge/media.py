@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from modbridge.errors import DataError
+
+BROKEN = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, RuntimeError, struct.error, Image.DecompressionBombError
+)  # fmt: skip
+"""What PIL's decoders raise on damaged files."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by the EXIF orientation
 
 
 def load_image(item: Any) -> Image.Image:
@@ -29,7 +44,7 @@ def load_image(item: Any) -> Image.Image:
             raise DataError(f"image {path}: no such file. Correct the path, or leave the item out.") from None
         except IsADirectoryError:
             raise DataError(f"image {path}: found a folder, expected an image file.") from None
-        except (OSError, Image.DecompressionBombError) as error:
+        except BROKEN as error:
             raise DataError(_unreadable(str(path), error)) from error
     if hasattr(item, "__array__"):
         return Image.fromarray(_pixels(np.asarray(item)))
@@ -40,8 +55,10 @@ def _finished(image: Image.Image, name: str) -> Image.Image:
     """Decoded, upright, in RGB."""
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+        # Not ImageOps.exif_transpose: it writes the EXIF data anew, and fails where any of it is of a wrong form.
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        upright = image if turn is None else image.transpose(turn)
+    except BROKEN as error:
         raise DataError(_unreadable(name, error)) from error
     if upright.mode.startswith("I;16"):  # PIL would clip 16-bit values at 255 instead of scaling them
         return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")

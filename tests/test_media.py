@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from modbridge.errors import DataError
 from modbridge.media import load_image
@@ -40,6 +42,34 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = load_image(file)
     assert image.size == (2, 4)
     assert (image.getpixel((0, 0)), image.getpixel((0, 3))) == (RED, GREEN)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_all_orientations_are_those_of_pil(orientation: int) -> None:
+    kept, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(kept, "PNG", exif=exif)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(kept.getvalue())))
+    assert np.array_equal(np.asarray(load_image(Image.open(kept))), np.asarray(wanted))
+
+
+def test_exif_data_of_a_wrong_form_do_not_matter(tmp_path: Path) -> None:
+    """As of many photographs of the web: a tag has not the type that it should have."""
+    kept, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a maker", 72.0
+    two_colours().save(kept, "JPEG", exif=exif)
+    data = bytearray(kept.getvalue())
+    start = data.index(b"Exif\0\0")
+    found = set()
+    for at, value in ((17, 0), (41, 0), (43, 1)):
+        broken = data.copy()
+        broken[start + at] = value
+        (tmp_path / f"{at}.jpg").write_bytes(broken)
+        image = Image.open(tmp_path / f"{at}.jpg")
+        with pytest.raises((struct.error, TypeError)):
+            ImageOps.exif_transpose(image)
+        found.add(load_image(tmp_path / f"{at}.jpg").size)
+    assert found == {(2, 4)}
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
@@ -99,3 +129,12 @@ def test_something_else() -> None:
 def test_torch_is_not_imported() -> None:
     code = "import sys, modbridge.media; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_whatever_pil_raises_names_the_file(tmp_path: Path) -> None:
+    """A ValueError of a size that is no number, as PIL has it while it opens a file."""
+    (tmp_path / "x.ppm").write_bytes(b"P6\nxx 2 255\n")
+    with pytest.raises(ValueError, match="invalid literal"):
+        Image.open(tmp_path / "x.ppm")
+    with pytest.raises(DataError, match=r"image .*x\.ppm: cannot be read \(invalid literal"):
+        load_image(tmp_path / "x.ppm")

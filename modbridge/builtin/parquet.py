@@ -25,6 +25,7 @@ from modbridge.builtin.shard_files import chosen, named_files, print_of, refuse_
 from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.key_list import KeyList
 from modbridge.interfaces.source import Source
+from modbridge.media import BROKEN
 from modbridge.training import WINDOW
 
 _OPEN = 16  # files a process keeps open
@@ -98,7 +99,7 @@ class ParquetSource(Source[ParquetConfig]):
             )
         try:
             image: Any = Image.open(BytesIO(value))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except BROKEN as error:
             raise DataError(
                 f"image {where}: {len(value)} bytes that cannot be read as an image. Leave the row out; for bare "
                 f"pixels give their `shape`."

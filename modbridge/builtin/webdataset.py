@@ -19,6 +19,7 @@ from modbridge.builtin.shard_index import Places, member_at, places
 from modbridge.errors import DataError
 from modbridge.interfaces.key_list import KeyList
 from modbridge.interfaces.source import Source
+from modbridge.media import BROKEN
 from modbridge.store.place import cache_root
 
 
@@ -60,7 +61,7 @@ class WebdatasetSource(Source[WebdatasetConfig]):
         data = self._files.read(path, at, int(self._places.size[row]))
         try:
             image: Any = Image.open(BytesIO(data))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except BROKEN as error:
             raise DataError(
                 f"image {path}:{member_at(path, at)}: {len(data)} bytes that cannot be read as an image. Leave the "
                 f"item out, or write the shard again."
