@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from modbridge.errors import ArtefactError, ConfigError, ModbridgeError, Problem
 from modbridge.hub import from_hub
+from modbridge.store.artefact import part_of
 from modbridge.store.keys import stable_hash
 from modbridge.training import derived_seed
 from modbridge_vlv.layout import folder_of
@@ -55,7 +56,7 @@ def paint(config: RepaintedConfig, device: torch.device, left: Sequence[Wanted],
             some = own[start : start + size]
             for one, picture in zip(some, _painted(config, pipeline, some), strict=True):
                 one.file.parent.mkdir(parents=True, exist_ok=True)
-                beside = one.file.with_suffix(".part")
+                beside = part_of(one.file)  # of its own, since runs that are under way together may share `keep`
                 picture.save(beside, "PNG")
                 beside.replace(one.file)
             done(len(some))

@@ -284,6 +284,24 @@ def test_what_was_painted_is_not_painted_again(folders: Callable[[str], Path], t
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_two_runs_may_paint_into_one_folder(
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second paints all while the first is between writing a picture and giving it its name."""
+    save, second = Image.Image.save, repainting(folders, keep=str(tmp_path / "kept"), clip=None)
+
+    def saved(self: Image.Image, *args: Any, **more: Any) -> None:
+        save(self, *args, **more)
+        monkeypatch.setattr(Image.Image, "save", save)
+        second.score(written(), references())
+
+    monkeypatch.setattr(Image.Image, "save", saved)
+    found = repainting(folders, keep=str(tmp_path / "kept"), clip=None).score(written(), references())
+    alone = repainting(folders, keep=str(tmp_path / "alone"), clip=None).score(written(), references())
+    assert found == alone
+    assert len(list((tmp_path / "kept").rglob("*"))) == len(list((tmp_path / "alone").rglob("*")))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
