@@ -24,8 +24,8 @@ class ShardedConfig(MediaSourceConfig):
 
     `path`: a file, a pattern (`data/{00000..04095}.tar`, `data/*.tar`), or a list of these; files that a `*` finds come
     in the order of their names, all others as they are written. `missing: skip` leaves out files that are missing or
-    broken, and items without captions, and lists them in the source's `skipped`. With `rows` or `limit` files behind
-    the last item that they take are not looked at.
+    broken, and lists them in the source's `skipped`. With `rows` or `limit` files behind the last item that they take
+    are not looked at.
     """
 
     path: Files
@@ -49,9 +49,10 @@ class WebdatasetConfig(ShardedConfig):
 
     `extensions`: which members are images, in small letters; by default those of images. `captions`: ".txt" (or another
     extension) reads them from that member, one caption a line; a name without a dot is the field of KEY.json with a
-    caption or a list of them; null reads none. `index`: the folder in which it is kept where each item lies, made when
-    a shard is opened first; by default `shards` in the cache (MODBRIDGE_CACHE, or the user's), since shards often lie
-    where nothing may be written.
+    caption or a list of them; null reads none. `missing: skip` leaves out items, too, whose member of captions is not
+    there or holds no byte; one of blanks alone is found when it is read. `index`: the folder in which it is kept where
+    each item lies, made when a shard is opened first; by default `shards` in the cache (MODBRIDGE_CACHE, or the
+    user's), since shards often lie where nothing may be written.
     """
 
     extensions: tuple[str, ...] | None = None
@@ -88,9 +89,9 @@ class ParquetConfig(ShardedConfig):
 
     `image`: that column. It holds files' bytes (JPEG, PNG ...), structs {bytes, path} as Hugging Face's data sets do,
     or with `shape` bare pixels: uint8 in the order of `shape`, [3, H, W] or [H, W, 3], as bytes or as lists.
-    `captions`: the column with a caption or a list of them; null if there are none. `key`: the column with the items'
-    ids; by default they are called FILE-ROW. A process that reads holds 8 row groups of the image column at most, so
-    these should be small (100 to 1,000 images).
+    `captions`: the column with a caption or a list of them, in every row; null if there are none. `key`: the column
+    with the items' ids; by default they are called FILE-ROW. A process that reads holds 8 row groups of the image
+    column at most, so these should be small (100 to 1,000 images).
     """
 
     image: str = "image"
