@@ -81,7 +81,7 @@ class KeyList(Sequence[str]):
         starts = np.where(rows > 0, self.ends[rows - 1], 0)
         lengths = self.ends[rows] - starts
         ends = np.cumsum(lengths)
-        if rows[-1] - rows[0] == len(rows) - 1:  # neighbours: nothing is copied but their ends
+        if np.all(np.diff(rows) == 1):  # neighbours: nothing is copied but their ends
             return KeyList(self.text[starts[0] : starts[0] + ends[-1]], ends)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
         return KeyList(self.text[places], ends)
