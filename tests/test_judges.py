@@ -200,6 +200,10 @@ def test_what_was_answered_outlives_a_failure(plugins: Plugins, tmp_path: Path) 
         with again.attended(AnswerFile(file), talk.progress):
             assert again.ask(asked("a", "b", "c", "d", "e"))[3:] == ["d é\n", "e é\n"]
     assert calls().asked[3:] == [["d", "e"]]
+    # So is one that stands there for another reason.
+    known = AnswerFile(file).known()
+    file.write_bytes(b'5\n["a", 1]\n{"a": 1, "b": 2}\n"ab"\n\xff\0\n' + file.read_bytes())
+    assert AnswerFile(file).known() == known
     one.ask(asked("a"))
     assert calls().asked[4:] == [["a"]]  # unattended, nothing is looked up
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ FILE = "answers.jsonl"
 
 
 class AnswerFile:
-    """One judge's answers, by their questions' digests. A line that a kill broke off is passed over."""
+    """One judge's answers, by their questions' digests. A line that a kill broke off, or that is no answer for another
+    reason, is passed over."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,11 +35,10 @@ class AnswerFile:
         found = {}
         text = self.path.read_text(encoding="ascii", errors="replace") if self.path.is_file() else ""
         for line in text.splitlines():
-            try:
-                digest, answer = json.loads(line)
-            except ValueError:
-                continue
-            found[digest] = answer
+            with suppress(ValueError):
+                match json.loads(line):
+                    case [str(digest), str(answer)]:
+                        found[digest] = answer
         return found
 
     def keep(self, answers: dict[str, str]) -> None:
