@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from modbridge.errors import DataError
 from modbridge.interfaces import Decoded, Judge, Metric, Question, Reference, Score
@@ -46,10 +46,10 @@ class TextVqa(Metric[TextVqaConfig]):
                 f"on {every[0].key!r}, the first item is {predictions[0].key!r}. Give questions on the test items, by "
                 f"their keys as predictions.jsonl has them."
             )
-        head = self._head()
         judge = self.parts["judge"]
         assert isinstance(judge, Judge)
-        answers = judge.ask([Question(head + shown(predictions[rows[one.key]].text, one.question)) for one in asked])
+        captions = [predictions[rows[one.key]].text for one in asked]
+        answers = judge.ask(_Questions(self._head(), captions, [one.question for one in asked]))
         found: list[list[float]] = [[] for _ in predictions]
         for one, answer in zip(asked, answers, strict=True):
             found[rows[one.key]].append(accuracy(first_line(answer), one.answers))
@@ -68,6 +68,24 @@ class TextVqa(Metric[TextVqaConfig]):
         blocks = [self.config.prompt or VQA_PROMPT]
         blocks += [f"{shown(caption, question)} {answer}" for caption, question, answer in examples[:shots]]
         return "".join(f"{block}\n\n" for block in blocks)
+
+
+@dataclass(frozen=True)
+class _Questions(Sequence[Question]):
+    """A question on each caption, written when it is asked for: with the examples before each, the 214,000 of VQA v2
+    take gigabytes."""
+
+    head: str
+    captions: Sequence[str]
+    questions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Question(self.head + shown(self.captions[index], self.questions[index]))
 
 
 def shown(caption: str, question: str) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
@@ -147,6 +148,20 @@ def test_examples_are_shown_first(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"holds 3 examples, and shots asks for 4"):
         build(type="text_vqa", shots=4, **at).judge(*items())
+
+
+def test_long_examples_are_not_held_once_for_every_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, long = 1000, "word " * 10_000
+    asked = [ask("k0", "red", question=f"what is {n}?") for n in range(count)]
+    examples = lines(tmp_path / "e.jsonl", [{"caption": long, "question": "q?", "answer": "a"}])
+    metric = build(type="text_vqa", questions=lines(tmp_path / "q.jsonl", asked), examples=examples)
+    monkeypatch.setattr(RULE, "answer", lambda self, questions: ["Red"] * len(questions))
+    tracemalloc.start()
+    score = metric.judge(*items())["vqa"]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert score.corpus == 1.0
+    assert most < count * len(long) / 4
 
 
 def test_files_count_by_what_stands_in_them(tmp_path: Path) -> None:
