@@ -291,6 +291,21 @@ def test_a_shard_is_indexed_once_and_again_when_it_changes(
     assert changed.fingerprint() != first.fingerprint()
 
 
+def test_two_machines_may_index_a_shard_at_a_time(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both in a container, where their processes have one number; the second is done before the first is."""
+    path, save = shards(tmp_path, (3,)), np.savez
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+
+    def saved(*args: Any, **more: Any) -> None:
+        save(*args, **more)
+        monkeypatch.setattr(np, "savez", save)
+        assert len(make(type="webdataset", path=path)) == 3
+
+    monkeypatch.setattr(np, "savez", saved)
+    assert make(type="webdataset", path=path).keys() == [f"{n:06d}" for n in range(3)]
+    assert [file.suffix for file in (tmp_path / "cache" / "shards").iterdir()] == [".npz"]
+
+
 def test_the_fingerprint_is_of_files_and_fields(tmp_path: Path, make: Make) -> None:
     path = shards(tmp_path)
     prints = [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modbridge.builtin.tar_members import members
 from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.key_list import KeyList
+from modbridge.store.artefact import part_of
 from modbridge.store.keys import stable_hash
 
 FORMAT = 1  # of a kept index; another one is made anew
@@ -65,7 +66,7 @@ def places(path: Path, images: frozenset[str], told: str | None, folder: Path) -
         pass
     made = _read(path, images, told)
     numbers = {f.name: getattr(made, f.name) for f in fields(Places)[1:]}
-    part = kept.with_suffix(f".{os.getpid()}.tmp")
+    part = part_of(kept)  # of its own: processes of several machines may make it at a time
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
