@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -16,14 +17,24 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import modbridge
+from modbridge import training
+from modbridge.assembly.experiment import load_experiment
 from modbridge.assembly.pipeline import Pipeline
-from modbridge.assembly.session import StageFitting
-from modbridge.interfaces import TextVectors
+from modbridge.assembly.session import Session, StageFitting
+from modbridge.interfaces import BuildContext, TextVectors
 from modbridge.plugins.manager import Plugins
+from modbridge.stages.embed import embeddings
+from modbridge.stages.generate import generated
+from modbridge.store.cache import Cache
 
 from .conftest import COLOURS, TOY, draw_world
+from .test_engine import Apart, ApartConfig
 
 TEACHER = Path(__file__).parent / "teacher_plugin.py"
 SEQUENCES = Path(__file__).parent / "sequence_plugin.py"
@@ -298,6 +309,81 @@ def test_items_that_can_be_read_again_are_trained_on(run: Any, tmp_path: Path) -
         assert done.code == 0, done.err
         log = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert [line["captions"] for line in log if "trained" in line] == [captions]
+
+
+def test_the_device_holds_one_decoder_while_it_is_tuned(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Language models are large: neither the fitted one nor that of the cell before stays beside the one in hand."""
+    held = []
+
+    def decoders() -> int:
+        gc.collect()
+        return sum(type(one).__name__ == "PrefixLmDecoder" for one in gc.get_objects())
+
+    def train(label: str, **how: Any) -> float:
+        held.append(decoders())
+        return training.train(label, **how)
+
+    before = decoders()
+    monkeypatch.setattr("modbridge.stages.tune.train", train)
+    done = run("run", "--vary", "tune.0.steps=1,2,3", tune="[{train: [encoder, decoder], steps: 1}]")
+    assert done.code == 0, done.err
+    assert held == [before + 1] * 3
+
+
+@pytest.fixture
+def language_model(tmp_path: Path) -> Path:
+    """A tiny GPT-2 with its tokenizer, as save_pretrained writes them."""
+    folder, words = tmp_path / "lm", ["<unk>", "<end>", *["a", "it", "is", "all", "picture"], *COLOURS]
+    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", unk_token="<unk>").save_pretrained(folder)
+    shape: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 32}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(words), bos_token_id=1, eos_token_id=1, **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("train_lm", "name"), [("full", "lm"), ("lora", "adapter"), ("frozen", "mapper")])
+def test_a_pretrained_language_model(
+    run: Any, language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train_lm: str, name: str
+) -> None:
+    fields = (
+        f"type: prefix_lm, lm: {language_model}, tokenizer: null, train_lm: {train_lm}, steps: 2, precision: bfloat16"
+    )
+    sets = ("--set", f"decoder={{{fields}, generate: {{num_beams: 1, max_new_tokens: 8}}}}", "--set", "decoders=null")
+    tune = f"[{{train: [encoder, decoder.{name}], steps: 3, lr: 1e-2}}]"
+    assert run("plain", *sets).code == 0
+    done = run("tuned", *sets, tune=tune)
+    assert done.code == 0, done.err
+    moved = changed(weights(tmp_path / "plain", "decoder"), weights(tmp_path / "tuned", "decoder"))
+    assert moved
+    assert all(one.startswith(f"{name}.") for one in moved)
+    texts = [json.loads(line)["text"] for line in (tmp_path / "tuned" / "predictions.jsonl").read_text().splitlines()]
+    files = [tmp_path / "world" / "images" / f"{number:03d}.png" for number in range(24, 33)]
+    assert loaded(tmp_path / "tuned")[0].caption(files) == texts
+    if train_lm == "full":  # then the artefact holds all of it, and the hub is not asked again
+
+        def load_lm(name: str) -> Any:
+            raise AssertionError(name)
+
+        monkeypatch.setattr("modbridge_captioning.parts.load_lm", load_lm)
+        again = run("again", *sets, "--set", "decoder.generate.max_new_tokens=6", tune=tune)
+        assert again.code == 0, again.err
+
+
+def test_workers_elsewhere_find_the_tuned_parts(taught: Path, tmp_path: Path) -> None:
+    plugins, found = Plugins.discover([str(TOY), str(TEACHER)]), []
+    sets = ["tune=[{train: [encoder, decoder], steps: 3, lr: 1e-2}]"]
+    for name in ("here", "apart"):
+        (cell,) = load_experiment(taught, plugins.registry, sets=sets).cells
+        session = Session(plugins, Cache(tmp_path / name), shard_rows=5)
+        if name == "apart":
+            session.engine = Apart(ApartConfig(), BuildContext())
+        texts = [one.text for one in generated(session, cell).predictions]
+        images = [image.read_bytes() for image in generated(session, cell.others["image"]).images]
+        found.append((embeddings(session, cell, "test", "image").values.tolist(), texts, images))
+    assert isinstance(session.engine, Apart)
+    assert session.engine.asked
+    assert found[0] == found[1]
 
 
 def test_batch_normalisation_keeps_what_it_came_with(run: Any, tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ class Session:
     _inner: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker of an engine is sent what it takes to open a session like this. Fingerprints go along: they are slow
-        to take, and decide which results are found in the cache."""
-        prints = {name: value for name, value in self._memory.items() if name.startswith("print ")}
+        """A worker of an engine is sent what it takes to open a session like this. Fingerprints and keys go along: they
+        are slow to take, and decide which results are found in the cache."""
+        prints = {name: value for name, value in self._memory.items() if name.startswith(("print ", "tune "))}
         how = {name: getattr(self, name) for name in ("device", "on_error", "checkpoint_seconds", "shard_rows")}
         files = [str(Path(file).resolve()) for file in self.plugins.files]
         return _another, (files, self.cache.root.resolve(), how, prints)
@@ -161,6 +161,13 @@ class Session:
             memory[key] = make()
         found: T = memory[key]
         return found
+
+    def forget(self, among: str) -> None:
+        """Let go of what is remembered `among` others of a name."""
+        solo = self.world.solo
+        memory, recent = (self._solo_memory, self._solo_recent) if solo else (self._memory, self._recent)
+        for key in recent.pop(among, []):
+            memory.pop(key, None)
 
     def source(self, config: SourceConfig) -> Source[Any]:
         """The source of a config, opened once."""

@@ -142,21 +142,23 @@ def fitted_decoder(session: Session, cell: Cell) -> FittedDecoder:
     """The decoder, fitted on the training texts, made once."""
     config, augmenter = required_decoder(cell), cell.config.augmenter
     key, plan = decoder_key(session, cell), plan_of(session, cell)
+    tuned = None
+    if cell.config.tune:
+        from modbridge.stages.tune import tuned_folder
+
+        tuned = tuned_folder(session, cell, "decoder")  # made before anything is remembered: it needs the memory
 
     def make() -> FittedDecoder:
         context = BuildContext(
             device=session.torch_device(cell.config.device),
             seed=cell.config.seed,
             ports={"text": plan.trained, "source": plan.source},
-            artefact=_artefact(session, config, key),
+            artefact=tuned or _artefact(session, config, key),
         )
         decoder: Decoder[Any] = built(session, cell, config, "decoder", context)
-        if cell.config.tune:
-            from modbridge.stages.tune import tuned_folder
-
-            folder = tuned_folder(session, cell, "decoder")
-            load_component(decoder, folder)
-            return FittedDecoder(decoder, folder)
+        if tuned is not None:
+            load_component(decoder, tuned)
+            return FittedDecoder(decoder, tuned)
         label = f"{config.type} on {augmenter.type}/{augments(cell)}"
 
         def build(out: Path, work: Path) -> None:

@@ -70,7 +70,7 @@ def tuned_folder(session: Session, cell: Cell, part: str) -> Path:
     def build(out: Path, work: Path) -> None:
         given = stable_hash([tune_key(session, cell), "given"])
         fitting = StageFitting(session, work, cell.config.seed, f"tune {config.type}", embed=_no_texts, given=given)
-        before = fitted_decoder(session, cell.untuned).folder / TRAINING_LOG
+        before = _decoder_folder(session, cell.untuned) / TRAINING_LOG
         if before.is_file():
             fitting.lines = [json.loads(line) for line in before.read_text(encoding="utf-8").splitlines()]
         parts = _start(session, cell)
@@ -131,12 +131,22 @@ def _start(session: Session, cell: Cell) -> Parts:
     parts = Parts(
         copy(config.encoder, "encoder", plan.text, fitted),
         copy(config.bridge, "bridge", plan.text, fitted_bridge(session, start, config.bridge).folder),
-        copy(required_decoder(cell), "decoder", plan.trained, fitted_decoder(session, start).folder),
+        copy(required_decoder(cell), "decoder", plan.trained, _decoder_folder(session, start)),
     )
     for kind in TUNED:
         for module in getattr(parts, kind).modules().values():
             module.eval()
     return parts
+
+
+def _decoder_folder(session: Session, start: Cell) -> Path:
+    """The artefact of the decoder that tuning starts from. It is trained as a copy, and the device may have no room for
+    another one."""
+    key = decoder_key(session, start)
+    if session.world.first(lambda: not session.cache.has("fit_decoder", key)):
+        fitted_decoder(session, start)
+    session.forget("decoder")
+    return session.cache.path("fit_decoder", key)
 
 
 def _require_steps(cell: Cell, parts: Parts) -> None:
