@@ -21,7 +21,7 @@ from modbridge_vlv.pretrained import Named, processed, vision_side
 
 INCEPTION_DIGEST = "6726825d"  # how the sha256 of its weights begins, as their name says
 INCEPTION_FEATURES = 2048
-WAITING = 8  # batches of pictures of other sizes, which wait to be complete
+WAITING, WAITING_BYTES = 8, 2**28  # batches of pictures of other sizes, which wait to be complete
 
 
 class Frechet:
@@ -69,17 +69,20 @@ class Frechet:
     def _batches(self, items: Iterable[Any]) -> Iterator[torch.Tensor]:
         """Pictures of one size together."""
         waiting: dict[tuple[int, ...], list[torch.Tensor]] = {}
-        size = self._config.batch_size
+        size, count, held = self._config.batch_size, 0, 0
         for item in items:
             picture = load_image(item)
             pixels = self._prepare(middle(picture) if self._config.crop else picture)
             shape = tuple(pixels.shape)
             waiting.setdefault(shape, []).append(pixels)
+            count, held = count + 1, held + pixels.nbytes
             full = shape if len(waiting[shape]) == size else None
-            if full is None and sum(map(len, waiting.values())) >= WAITING * size:
-                full = max(waiting, key=lambda one: len(waiting[one]))
+            if full is None and (count >= WAITING * size or held >= WAITING_BYTES):
+                full = max(waiting, key=lambda one: len(waiting[one]) * waiting[one][0].nbytes)
             if full is not None:
-                yield torch.stack(waiting.pop(full))
+                group = waiting.pop(full)
+                count, held = count - len(group), held - len(group) * group[0].nbytes
+                yield torch.stack(group)
         for group in waiting.values():
             yield torch.stack(group)
 

@@ -19,6 +19,7 @@ from modbridge_vlv.examples import LONGEST, SIDE, write_clip, write_pipeline, wr
 from modbridge_vlv.plugin import TINY_TEACHER, TINY_VIT
 from PIL import Image
 from torchmetrics.functional.multimodal import clip_score as their_clip_score
+from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, ViTModel
 
 from modbridge.assembly.build import build_metric
@@ -109,6 +110,41 @@ def test_the_square_in_the_middle(folders: Callable[[str], Path]) -> None:
     assert crop["frechet_distance"].corpus == pytest.approx(wanted, rel=1e-4)
     whole = metric(type="fid", features=str(folders("vit"))).score(painted(wide), references(other))
     assert whole["frechet_distance"].corpus != pytest.approx(wanted, rel=1e-3)
+
+
+class Mean(torch.nn.Module):
+    """Stands in for Inception, which takes pictures of any size: their mean colour. It counts what it is given."""
+
+    num_features, taken = 3, 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.taken += pixels.nbytes
+        return pixels.float().mean((2, 3))
+
+
+def test_large_pictures_of_many_sizes_do_not_wait_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs as they are, of which no two may have one size."""
+    network = Mean()
+    monkeypatch.setattr(modbridge_vlv.fid_features, "_inception", lambda _: FrechetInceptionDistance(feature=network))
+    monkeypatch.setattr(modbridge_vlv.fid_features, "WAITING_BYTES", 10_000)
+    seeing = modbridge_vlv.fid_features.Frechet(build_config("metric", {"type": "fid"}), torch.device("cpu"))
+    before, given, most = network.taken, 0, 0
+    pictures = [picture for width in range(20, 60) for picture in noise(1, width, (20, width))]
+
+    def photographs() -> Any:
+        nonlocal given, most
+        for picture in pictures:
+            given += picture.nbytes
+            most = max(most, given - (network.taken - before))
+            yield picture
+
+    seeing.see(photographs(), real=True)
+    assert network.taken - before == given
+    assert most < 10_000 + max(picture.nbytes for picture in pictures)
+    others = noise(9, 1)
+    seeing.see(others, real=False)
+    wanted = frechet(*([one.mean((0, 1)) for one in of] for of in (pictures, others)))
+    assert seeing.distance() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_what_is_called_fid_is_inceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
