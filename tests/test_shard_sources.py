@@ -31,6 +31,7 @@ from modbridge.interfaces.key_list import KeyList
 from modbridge.media import load_image
 from modbridge.plugins.manager import Plugins
 from modbridge.stages.embed import embeddings
+from modbridge.stages.score import data_notes
 from modbridge.store.cache import Cache
 from modbridge.talk import Talk
 from modbridge.testing import build_config
@@ -461,6 +462,19 @@ def test_what_is_embedded_is_what_files_give(
     for files, sharded in zip(*found, strict=True):
         assert sharded.keys == files.keys
         torch.testing.assert_close(sharded.values, files.values, atol=1e-6, rtol=0)
+
+
+def test_a_table_says_what_was_left_out(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that is broken is no single item."""
+    monkeypatch.setenv("MODBRIDGE_CACHE", str(tmp_path / "cache"))
+    path = shards(tmp_path)
+    (tmp_path / "001.tar").write_bytes(b"")
+    block = {"type": "webdataset", "path": path, "missing": "skip"}
+    plugins = Plugins.discover([str(TOY)])
+    (cell,) = load_experiment(world, plugins.registry, sets=[f"data.train={json.dumps(block)}"]).cells
+    session = Session(plugins, Cache(tmp_path / "made"), Talk(quiet=True), device="cpu")
+    told = data_notes(session, cell)["data.train"]
+    assert told == f"7 items; left out, as missing or broken: 1 (the first {tmp_path / '001.tar'})"
 
 
 # Parquet.

@@ -21,8 +21,8 @@ class Source(ABC, Generic[SourceConfigT]):
     """
 
     skipped: Sequence[str] = ()
-    """The items that are listed but were left out because their files are missing (`missing: skip`); every table says
-    how many."""
+    """What was left out because it is missing or broken (`missing: skip`): items, or whole shards; every table says how
+    many."""
 
     def __init__(self, config: SourceConfigT) -> None:
         self.config = config

@@ -234,8 +234,8 @@ def data_notes(session: Session, cell: Cell) -> dict[str, str]:
         if config is None:
             continue
         source = session.source(config)
-        absent = f"{len(source)} of {len(source) + len(source.skipped)} items: the files of the others are missing"
-        if source.skipped:
+        if source.skipped:  # items, or whole shards of nobody knows how many
+            absent = f"{len(source)} items; left out, as missing or broken: {len(source.skipped)}"
             notes[f"data.{split}"] = f"{absent} (the first {source.skipped[0]})"
     modality = data.train.modality
     read = cell.config.decoder is None or not cell.config.decoder.left_to_tuning
