@@ -292,6 +292,24 @@ def test_a_shard_is_indexed_once_and_again_when_it_changes(
     assert changed.fingerprint() != first.fingerprint()
 
 
+def test_a_damaged_index_is_made_anew(tmp_path: Path, make: Make) -> None:
+    path = shards(tmp_path, (3,))
+    wanted = list(make(type="webdataset", path=path).keys())
+    (kept,) = (tmp_path / "cache" / "shards").iterdir()
+    good = kept.read_bytes()
+    entry = good.index(b"PK\1\2")  # of the zip file that it is
+    for content in (
+        b"",
+        good[:300],
+        good[: entry + 6] + b"\x63" + good[entry + 7 :],  # a version of the form that is yet to come
+        good[: entry + 10] + b"\x63" + good[entry + 11 :],  # packed in an unknown way
+        good.replace(b"000001", b"000007"),  # what it says of itself no longer fits
+    ):
+        kept.write_bytes(content)
+        assert list(make(type="webdataset", path=path).keys()) == wanted
+        assert kept.read_bytes() != content
+
+
 def test_two_machines_may_index_a_shard_at_a_time(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both in a container, where their processes have one number; the second is done before the first is."""
     path, save = shards(tmp_path, (3,)), np.savez

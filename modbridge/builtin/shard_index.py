@@ -62,7 +62,7 @@ def places(path: Path, images: frozenset[str], told: str | None, folder: Path) -
         with np.load(kept, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         return Places(KeyList(arrays.pop("text"), arrays.pop("ends")), **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):  # not there, or damaged
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile):  # not there, or damaged
         pass
     made = _read(path, images, told)
     numbers = {f.name: getattr(made, f.name) for f in fields(Places)[1:]}
