@@ -197,3 +197,4 @@ if __name__ == "__main__":
             if found.main:
                 print(name, flush=True)
     found.close()
+    os._exit(0)  # as the command line does: the connection's threads may trip over an interpreter's end

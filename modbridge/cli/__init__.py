@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -96,7 +97,18 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line; gives the exit code. One of several processes ends with it."""
+    code = _called(arguments)
+    if arguments is None and launched().size > 1:
+        # What connected them has threads that an interpreter which takes itself apart may trip over, and be aborted.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _called(arguments: Sequence[str] | None) -> int:
     state = State()
     if sys.stdout is None or launched().follows:  # it was closed (`>&-`), or another prints: results go nowhere
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
