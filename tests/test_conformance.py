@@ -312,7 +312,7 @@ def test_the_verb_lists_checks(call: Callable[..., Any]) -> None:
     found = call("test-plugin", "--list", "--json", toy=False)
     assert {row["check"] for row in found.json["rows"]} == {check.name for check in CHECKS}
     listed = call("test-plugin", FILE, "--list", "--only", "*:good/seeded", toy=False)
-    assert len(listed.out.strip().splitlines()) == 1 + 7
+    assert len(listed.out.strip().splitlines()) == 1 + 8
 
 
 @pytest.mark.parametrize(

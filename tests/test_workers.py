@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from modbridge.assembly.workers import Failure, in_turn, spread
-from modbridge.errors import DataError, SetupError
+from modbridge.errors import SetupError
 
 
-def opened(folder: str) -> Callable[[int], None]:
-    """Cells that leave a file; 3 is the user's mistake, 4 a bug, 5 the death of its process."""
-    with (Path(folder) / f"opened-{os.getpid()}").open("x"):
-        pass
-
-    def job(index: int) -> None:
-        if index == 3:
-            raise DataError("found nothing")
-        if index == 4:
-            raise ZeroDivisionError("division by zero")
-        if index == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        with (Path(folder) / f"done-{index}").open("x") as file:  # "x": a second try would fail
-            file.write(str(os.getpid()))
-
-    return job
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What processes do, where they find it by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return import_module("spread_cells")
 
 
 def test_one_after_the_other_each_cell_is_told() -> None:
@@ -45,8 +33,8 @@ def test_one_after_the_other_each_cell_is_told() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_processes_do_every_cell_once_and_survive_one_that_dies(tmp_path: Path, jobs: int) -> None:
-    found = dict(spread(range(8), jobs, opened, str(tmp_path)))
+def test_processes_do_every_cell_once_and_survive_one_that_dies(tmp_path: Path, jobs: int, cells: ModuleType) -> None:
+    found = dict(spread(range(8), jobs, cells.opened, str(tmp_path)))
     assert sorted(found) == list(range(8))
     assert {index for index, failure in found.items() if failure is None} == {0, 1, 2, 6, 7}
     assert found[3] == Failure("found nothing", 1)
@@ -62,17 +50,9 @@ def test_processes_do_every_cell_once_and_survive_one_that_dies(tmp_path: Path, 
     assert len(list(tmp_path.glob("opened-*"))) in ([2] if jobs == 1 else [2, 3])
 
 
-def sleepy() -> Callable[[int], None]:
-    def job(index: int) -> None:
-        if index:
-            time.sleep(60)
-
-    return job
-
-
-def test_stopping_early_ends_the_processes() -> None:
+def test_stopping_early_ends_the_processes(cells: ModuleType) -> None:
     begun = time.monotonic()
-    work = spread(range(3), 2, sleepy)
+    work = spread(range(3), 2, cells.sleepy)
     assert next(work) == (0, None)
     work.close()  # type: ignore[attr-defined]
     assert time.monotonic() - begun < 30

@@ -420,7 +420,7 @@ def test_many_images_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) ->
         return dict(encoder.tensors())
 
     kept = fitted()
-    monkeypatch.setattr("modbridge.contrastive._KEPT_BYTES", 10)
+    monkeypatch.setattr("modbridge.training_media.KEPT_BYTES", 10)
     assert all(torch.equal(kept[name], value) for name, value in fitted().items())
 
 

@@ -36,10 +36,11 @@ def test_soft_tokens_of_ids_give_what_ids_give(encoder: torch.nn.Module) -> None
 
 def test_tokens_look_back_only_and_gradients_pass(encoder: torch.nn.Module) -> None:
     encoder.requires_grad_(False)
-    z = torch.randn(2, 5, 16, requires_grad=True)
-    torch.autograd.backward(SoftTokens(encoder)(z)[:, 2].sum())
+    z = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    # Weighted: the plain sum of what a layer norm gives is the same for all that it is given.
+    torch.autograd.backward((SoftTokens(encoder)(z)[:, 2] * torch.arange(16)).sum())
     assert z.grad is not None
-    reached = z.grad.abs().sum(dim=(0, 2)) > 0
+    reached = z.grad.abs().sum(dim=(0, 2)) > 1e-3
     assert reached.tolist() == [True, True, True, False, False]
     assert all(p.grad is None for p in encoder.parameters())
 
