@@ -31,13 +31,20 @@ class Media(Generic[T]):
 
     `loss` then asks for the media of its step's `rows`, all of them, once. The bytes are the same with any number of
     workers. `prepare` may touch no device; what it raises of ours is raised when its step has come. `what` they are is
-    for progress and messages.
+    for progress and messages. `of`: where several rows share a medium, which of the `count` each row has.
     """
 
     def __init__(
-        self, count: int, prepare: Callable[[int], T], fitting: Fitting, what: str, *, workers: int = 0
+        self,
+        count: int,
+        prepare: Callable[[int], T],
+        fitting: Fitting,
+        what: str,
+        *,
+        workers: int = 0,
+        of: Sequence[int] | None = None,
     ) -> None:
-        self.what, self.workers = what, workers
+        self.what, self.workers, self._of = what, workers, of
         self._reader = _Reader(prepare)
         self._coming: Iterator[_Read[T]] | None = None
         self._kept: tuple[torch.Tensor, ...] | None = None
@@ -58,9 +65,9 @@ class Media(Generic[T]):
 
         Raises what `prepare` raises, and PluginError for other rows than those that are being read ahead.
         """
-        listed = rows.tolist()
+        listed = self._media(rows.tolist())
         if self._kept is not None:
-            kept: Any = tuple(part[rows] for part in self._kept)
+            kept: Any = tuple(part[listed] for part in self._kept)
             found: T = kept[0] if self._single else kept
             return found
         if self._coming is None:
@@ -80,11 +87,14 @@ class Media(Generic[T]):
         if self._kept is not None or not self.workers:
             yield
             return
-        with closing(self._ahead(plan, self.workers, pin=pin)) as self._coming:
+        with closing(self._ahead(map(self._media, plan), self.workers, pin=pin)) as self._coming:
             try:
                 yield
             finally:
                 self._coming = None
+
+    def _media(self, rows: Sequence[int]) -> list[int]:
+        return list(rows) if self._of is None else [self._of[row] for row in rows]
 
     def _ahead(self, plan: Iterable[Sequence[int]], workers: int, *, pin: bool) -> Generator[_Read[T], None, None]:
         yield from made_ahead(

@@ -257,3 +257,18 @@ def test_a_shard_has_the_blocks_of_its_rows() -> None:
         for index in range(count):
             shard = source.shard(index, count)
             assert list(shard.blocks()) == list(firsts(shard, block_of)), (index, count)
+
+
+@pytest.mark.parametrize("kept", [0, 2**30])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rows_may_share_a_medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, kept: int) -> None:
+    monkeypatch.setattr(training_media, "KEPT_BYTES", kept)
+    log = tmp_path / "log"
+    fitting = MemoryFitting()
+    media: Media[Any] = Media(3, partial(two_views, log), fitting, "pictures", workers=workers, of=[0, 0, 1, 2, 2])
+    asked = [torch.tensor([1, 4, 3]), torch.tensor([0, 2, 1])]
+    with media.ahead([rows.tolist() for rows in asked]):
+        found = [media.batch(rows)[1][:, 0].tolist() for rows in asked]
+    assert found == [[0, 2, 2], [0, 1, 0]]
+    if kept:
+        assert sorted(row for _, row in read(log)) == [0, 0, 1, 2]  # each once, after a first look at one

@@ -226,27 +226,34 @@ class Live:
     def of(cls, session: Session, cell: Cell, parts: Parts, text: Embeddings, fitting: StageFitting) -> Live:
         source, encoder, bridge = session.source(cell.config.data.train), parts.encoder, parts.bridge
         place = {key: row for row, key in enumerate(source.keys())}
-        items = [key.rsplit("#", 1)[0] for key in text.keys]
-        rows = [place[key] for key in items]
+        owners = [key.rsplit("#", 1)[0] for key in text.keys]
+        items = list(dict.fromkeys(owners))
+        rows, number = [place[key] for key in items], {key: i for i, key in enumerate(items)}
+        of = [number[key] for key in owners]
         side, seed = source.modality, cell.config.seed
 
-        def prepared(row: int) -> Any:
-            return encoder.prepare(source.media(rows[row]), side)
+        def prepared(item: int) -> Any:
+            return encoder.prepare(source.media(rows[item]), side)
 
         workers, media = int(getattr(encoder.config, "workers", 0)), None
         if type(encoder).collate is Encoder.collate and isinstance(prepared(0), torch.Tensor):
-            media = Media[Any](len(rows), prepared, fitting, f"{side} items", workers=workers)
+            media = Media[Any](len(rows), prepared, fitting, f"{side} items", workers=workers, of=of)
 
         def batch(wanted: Sequence[int], epoch: int) -> torch.Tensor:
+            """A medium is encoded once, however many of its captions are wanted."""
+            shown = [of[row] for row in wanted]
+            first = {item: at for at, item in reversed(list(enumerate(shown)))}
+            different = list(dict.fromkeys(shown))
             if media is not None:
-                inputs = media.batch(torch.as_tensor(wanted))
+                inputs = media.batch(torch.as_tensor(wanted))[[first[item] for item in different]]
             else:
-                inputs = encoder.collate([prepared(row) for row in wanted], side)
-            vectors, _ = encoder.labelled(encoder.embed(inputs, side), side, len(wanted))
-            draw = Draw.of([items[row] for row in wanted], seed, device=bridge.device).named("cross")
-            return bridge.cross_vectors(vectors, draw)
+                inputs = encoder.collate([prepared(item) for item in different], side)
+            vectors, _ = encoder.labelled(encoder.embed(inputs, side), side, len(different))
+            draw = Draw.of([items[item] for item in different], seed, device=bridge.device).named("cross")
+            return bridge.cross_vectors(vectors, draw)[[different.index(item) for item in shown]]
 
-        blocks = sorted({bisect_left(rows, first) for first in source.blocks()} - {len(rows)})
+        starts = [rows[item] for item in of]
+        blocks = sorted({bisect_left(starts, first) for first in source.blocks()} - {len(starts)})
         return cls(TextVectors(text, batch), media, blocks)
 
 
