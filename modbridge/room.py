@@ -76,7 +76,7 @@ def filled(count: int, part: Callable[[slice], torch.Tensor], device: torch.devi
     """`count` > 0 rows, `chunk` at a time as `part(rows)` (B, ...) gives them, kept where `empty` finds room."""
     first = part(slice(0, min(chunk, count)))
     if count <= chunk:
-        return first
+        return first.contiguous()  # it is saved as it is, and may be the transpose of something
     found = empty((count, *first.shape[1:]), device, first.dtype)
     found[: len(first)] = first
     for start in range(len(first), count, chunk):

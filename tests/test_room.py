@@ -46,3 +46,11 @@ def test_what_does_not_fit_is_filled_in_a_file(monkeypatch: pytest.MonkeyPatch) 
     found = room.filled(20, lambda rows: 2 * x[rows], torch.device("cpu"), chunk=7)
     assert torch.equal(found, 2 * x)
     assert not found.untyped_storage().resizable()  # it belongs to a map, not to torch's memory
+
+
+def test_rows_of_a_transpose_lie_as_they_are_stored() -> None:
+    columns = torch.arange(6.0).view(2, 3)
+    for chunk in (2, 8):
+        found = room.filled(3, lambda rows: columns.T[rows], torch.device("cpu"), chunk)
+        assert torch.equal(found, columns.T)
+        assert found.is_contiguous()
