@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # by the EXIF orientation
+
+
+def image_of(data: bytes, place: str, name: str, advice: str) -> Image.Image:
+    """The image that a file's bytes hold, not decoded yet; messages about its pixels call it `name`. Raises DataError,
+    with `place` and `advice`, for bytes that are none."""
+    try:
+        image: Any = Image.open(BytesIO(data))
+    except BROKEN as error:
+        raise DataError(f"image {place}: {len(data)} bytes that cannot be read as an image. {advice}") from error
+    image.filename = name
+    opened: Image.Image = image
+    return opened
 
 
 def load_image(item: Any) -> Image.Image:

@@ -10,7 +10,6 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from modbridge.builtin.shard_files import chosen, named_files, print_of, refuse_
 from modbridge.errors import DataError, SetupError
 from modbridge.interfaces.key_list import KeyList
 from modbridge.interfaces.source import Source
-from modbridge.media import BROKEN
+from modbridge.media import image_of
 from modbridge.training import WINDOW
 
 _OPEN = 16  # files a process keeps open
@@ -97,16 +96,7 @@ class ParquetSource(Source[ParquetConfig]):
                 f"{where}: found {'nothing' if value is None else type(value).__name__}, expected the bytes of an "
                 f"image. Leave the row out; for bare pixels give their `shape`."
             )
-        try:
-            image: Any = Image.open(BytesIO(value))
-        except BROKEN as error:
-            raise DataError(
-                f"image {where}: {len(value)} bytes that cannot be read as an image. Leave the row out; for bare "
-                f"pixels give their `shape`."
-            ) from error
-        image.filename = where  # what a message about its pixels calls it
-        opened: Image.Image = image
-        return opened
+        return image_of(value, where, where, "Leave the row out; for bare pixels give their `shape`.")
 
     def texts(self, row: int) -> tuple[str, ...]:
         column = self.config.captions

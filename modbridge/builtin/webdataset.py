@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +17,7 @@ from modbridge.builtin.shard_index import Places, member_at, places
 from modbridge.errors import DataError
 from modbridge.interfaces.key_list import KeyList
 from modbridge.interfaces.source import Source
-from modbridge.media import BROKEN
+from modbridge.media import image_of
 from modbridge.store.place import cache_root
 
 
@@ -59,16 +57,8 @@ class WebdatasetSource(Source[WebdatasetConfig]):
         """The image, not decoded yet."""
         path, at = self._shard(row), int(self._places.at[row])
         data = self._files.read(path, at, int(self._places.size[row]))
-        try:
-            image: Any = Image.open(BytesIO(data))
-        except BROKEN as error:
-            raise DataError(
-                f"image {path}:{member_at(path, at)}: {len(data)} bytes that cannot be read as an image. Leave the "
-                f"item out, or write the shard again."
-            ) from error
-        image.filename = f"{path}:{self._places.keys[row]}"  # what a message about its pixels calls it
-        opened: Image.Image = image
-        return opened
+        advice = "Leave the item out, or write the shard again."
+        return image_of(data, f"{path}:{member_at(path, at)}", f"{path}:{self._places.keys[row]}", advice)
 
     def texts(self, row: int) -> tuple[str, ...]:
         field = self.config.captions

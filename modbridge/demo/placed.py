@@ -4,16 +4,13 @@ captions what to paint where."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from modbridge.demo.placed_config import PlacedShapesConfig
-from modbridge.demo.scenes import COLOURS, SIDE, Scene, Thing, render
-from modbridge.demo.world import MadeUp
+from modbridge.demo.scenes import COLOURS, SIDE, Drawn, Scene, Thing
 
 PLACED_SHAPES = ("circle", "square", "triangle")
 PLACED_COLOURS = tuple(COLOURS)[:4]
@@ -33,7 +30,7 @@ def place_of(x: float, y: float) -> str:
     return f"{'top' if y < SIDE / 2 else 'bottom'} {'left' if x < SIDE / 2 else 'right'}"
 
 
-class PlacedShapes(MadeUp[PlacedShapesConfig, Scene]):
+class PlacedShapes(Drawn[PlacedShapesConfig]):
     """The source: pictures as arrays (32, 32, 3), facts with what is really there: `objects` as [colour, shape], and
     `place`."""
 
@@ -43,14 +40,6 @@ class PlacedShapes(MadeUp[PlacedShapesConfig, Scene]):
     def caption(self, item: Scene, random: Generator) -> str:
         (thing,) = item.things
         return f"a large {thing.colour} {thing.shape} at the {place_of(thing.x, thing.y)}"
-
-    @cached_property
-    def _pictures(self) -> NDArray[np.uint8]:
-        return render(self.items, self.stream(1))
-
-    def media(self, row: int) -> NDArray[np.uint8]:
-        picture: NDArray[np.uint8] = self._pictures[row]
-        return picture
 
     def facts(self, row: int) -> Mapping[str, Any]:
         (thing,) = self.items[row].things

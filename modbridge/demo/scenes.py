@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from modbridge.demo.config import DrawnScenesConfig
+from modbridge.demo.config import DrawnScenesConfig, WorldConfig
 from modbridge.demo.world import MadeUp
+
+WorldT = TypeVar("WorldT", bound=WorldConfig)
 
 SIDE = 32
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -188,15 +190,8 @@ def _distance(x: Plane, y: Plane, radius: Plane, things: Sequence[Thing]) -> Pla
     return distance
 
 
-class DrawnScenes(MadeUp[DrawnScenesConfig, Scene]):
-    """The source: pictures as arrays (32, 32, 3), facts with what is really there: `objects` as [colour, shape],
-    `relation` (how the first of two stands to the second, "left of" or "above"; None of one) and `background`."""
-
-    def draw(self, random: Generator) -> Scene:
-        return draw_scene(random, self.config)
-
-    def caption(self, item: Scene, random: Generator) -> str:
-        return write_caption(item, random, self.config)
+class Drawn(MadeUp[WorldT, Scene]):
+    """Scenes as pictures: arrays (32, 32, 3)."""
 
     @cached_property
     def _pictures(self) -> NDArray[np.uint8]:
@@ -205,6 +200,17 @@ class DrawnScenes(MadeUp[DrawnScenesConfig, Scene]):
     def media(self, row: int) -> NDArray[np.uint8]:
         picture: NDArray[np.uint8] = self._pictures[row]
         return picture
+
+
+class DrawnScenes(Drawn[DrawnScenesConfig]):
+    """The source: pictures as arrays (32, 32, 3), facts with what is really there: `objects` as [colour, shape],
+    `relation` (how the first of two stands to the second, "left of" or "above"; None of one) and `background`."""
+
+    def draw(self, random: Generator) -> Scene:
+        return draw_scene(random, self.config)
+
+    def caption(self, item: Scene, random: Generator) -> str:
+        return write_caption(item, random, self.config)
 
     def facts(self, row: int) -> Mapping[str, Any]:
         scene = self.items[row]
